@@ -1,0 +1,19 @@
+//! Tensor graphs, fusion and tiling to kernels, kernels over buffers: the pure part of Systole.
+//!
+//! Bytes come in, IR goes out. There is no IO, no clock, no target name and no unsafe code here.
+#![forbid(unsafe_code)]
+
+pub mod arena;
+pub mod diagnostic;
+pub mod evaluate;
+pub mod expr;
+pub mod graph;
+pub mod kernel;
+pub mod machine;
+pub mod module;
+pub mod narrow;
+pub mod op;
+pub mod pass;
+pub mod scalar;
+pub mod tensor;
+pub mod types;

@@ -1,0 +1,186 @@
+//! What a target compiles: ordered steps over typed buffers. Kernels say what is computed, a module says on what memory.
+//!
+//! Invariants, which its verifier checks: every step's arguments fit the kernel's operands; a temporary is written
+//! before it is read; buffers that share memory in the plan are never live at once, aliases apart.
+
+use crate::arena::{Arena, Id};
+use crate::kernel::{Kernel, Place};
+use crate::tensor::Tensor;
+use crate::types::TensorType;
+use smallvec::SmallVec;
+
+/// A buffer, by id.
+pub type BufferId = Id<Buffer>;
+/// A kernel, by id.
+pub type KernelId = Id<Kernel>;
+
+/// A whole program over buffers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Module {
+    /// The name, without `@`.
+    pub name: String,
+    /// Every buffer.
+    pub buffers: Arena<Buffer>,
+    /// Every kernel; equal kernels are one.
+    pub kernels: Arena<Kernel>,
+    /// The buffers of the parameters, in order.
+    pub inputs: Vec<BufferId>,
+    /// The names and buffers of the results, in order. Two results may be one buffer, and a result may be an input
+    /// or a constant.
+    pub outputs: Vec<(String, BufferId)>,
+    /// State: the input that holds it before and the output that holds it after, by position.
+    pub state: Vec<(usize, usize)>,
+    /// Steps that compute constants from constants, once, when the program is loaded.
+    pub load_steps: Vec<Step>,
+    /// What a run does.
+    pub steps: Vec<Step>,
+    /// The bytes of the arena that the temporaries share, once planned.
+    pub arena_bytes: usize,
+}
+
+/// A piece of memory with a logical type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buffer {
+    /// The name, without `%`.
+    pub name: String,
+    /// What it holds.
+    pub ty: TensorType,
+    /// How the elements lie in memory.
+    pub layout: Layout,
+    /// Where it lies.
+    pub place: Place,
+    /// How long it lives.
+    pub lifetime: Lifetime,
+    /// The buffer whose memory this is, seen with another type or layout (a reshape).
+    pub alias: Option<BufferId>,
+    /// The offset in the arena in bytes, once planned.
+    pub offset: Option<usize>,
+}
+
+/// How long a buffer lives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lifetime {
+    /// Given by the caller.
+    Input,
+    /// Known at compile time.
+    Constant(Tensor),
+    /// A weight that is bound by name when the program is loaded.
+    Parameter(String),
+    /// Computed once when the program is loaded.
+    Loaded,
+    /// Kept from run to run.
+    State,
+    /// Lives within a run.
+    Temporary,
+}
+
+/// How a tensor's elements lie in memory: pieces of dimensions from outermost to innermost. The pieces of one dimension
+/// are digits of its index, in the order in which they stand; their product may exceed the size, which is padding.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Layout {
+    /// The pieces.
+    pub pieces: SmallVec<[Piece; 6]>,
+}
+
+/// A digit of a dimension's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Piece {
+    /// The dimension.
+    pub dim: usize,
+    /// How many values the digit has.
+    pub size: usize,
+}
+
+/// One thing that is done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Runs a kernel.
+    Kernel {
+        /// Which.
+        kernel: KernelId,
+        /// A buffer for each operand, in the order of the kernel's operands.
+        operands: Vec<BufferId>,
+        /// A value for each scalar parameter, in the order of the kernel's variables.
+        scalars: Vec<ScalarSource>,
+    },
+    /// Copies a buffer's elements to one of the same type.
+    Copy {
+        /// Where they are.
+        from: BufferId,
+        /// Where they go.
+        to: BufferId,
+    },
+    /// One of two lists of steps, by a bool buffer.
+    If {
+        /// The condition.
+        condition: BufferId,
+        /// Where it is true.
+        then: Vec<Step>,
+        /// Where it is not.
+        otherwise: Vec<Step>,
+    },
+    /// Repeats: does `before`, and while the condition is then true, `body`.
+    While {
+        /// Computes the condition.
+        before: Vec<Step>,
+        /// The condition.
+        condition: BufferId,
+        /// What is repeated.
+        body: Vec<Step>,
+    },
+    /// Repeats a fixed number of times.
+    For {
+        /// How often.
+        count: usize,
+        /// An i64 buffer that holds the iteration number.
+        counter: BufferId,
+        /// What is repeated.
+        body: Vec<Step>,
+    },
+}
+
+/// Where a scalar parameter's value comes from. It is clamped into the parameter's range.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ScalarSource {
+    /// A number.
+    Constant(i64),
+    /// The only element of an integer buffer.
+    Buffer(BufferId),
+}
+
+impl Layout {
+    /// Row-major.
+    pub fn row_major(shape: &[usize]) -> Layout {
+        Layout {
+            pieces: shape.iter().enumerate().map(|(dim, &size)| Piece { dim, size }).collect(),
+        }
+    }
+
+    /// Whether it is row-major without padding.
+    pub fn is_row_major(&self, shape: &[usize]) -> bool {
+        *self == Layout::row_major(shape)
+    }
+
+    /// How many elements of memory there are, padding included.
+    pub fn elements(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.size).product()
+    }
+
+    /// The position in memory, in elements, of an index.
+    pub fn position(&self, index: &[usize]) -> usize {
+        let mut rest: SmallVec<[usize; 6]> = SmallVec::from_slice(index);
+        let (mut position, mut stride) = (0, 1);
+        for piece in self.pieces.iter().rev() {
+            let last = !self
+                .pieces
+                .iter()
+                .take_while(|other| !std::ptr::eq(*other, piece))
+                .any(|other| other.dim == piece.dim);
+            let digit = if last { rest[piece.dim] } else { rest[piece.dim] % piece.size };
+            rest[piece.dim] /= piece.size;
+            position += digit * stride;
+            stride *= piece.size;
+        }
+        position
+    }
+}

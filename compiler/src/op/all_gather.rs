@@ -1,0 +1,42 @@
+//! `all-gather`.
+
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::tensor::Tensor;
+use crate::types::TensorType;
+use arbitrary::Unstructured;
+
+/// See the catalogue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AllGather {
+    /// The dimension that grows.
+    pub axis: usize,
+    /// The ranks of each group.
+    pub groups: Vec<Vec<usize>>,
+}
+
+impl OpDef for AllGather {
+    const KIND: Kind = Kind::Collective;
+
+    fn read(attributes: &mut AttrReader<'_>) -> Option<Self> {
+        let axis = attributes.required("axis");
+        let groups = attributes.required("groups");
+        Some(AllGather { axis: axis?, groups: groups? })
+    }
+
+    fn write(&self, attributes: &mut AttrWriter) {
+        attributes.put("axis", self.axis);
+        attributes.put("groups", self.groups.clone());
+    }
+
+    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        Err(TypeError::new("not written yet"))
+    }
+
+    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
+        Vec::new()
+    }
+
+    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        Err(arbitrary::Error::IncorrectFormat)
+    }
+}

@@ -1,0 +1,38 @@
+//! `constant`.
+
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::tensor::Tensor;
+use crate::types::TensorType;
+use arbitrary::Unstructured;
+
+/// See the catalogue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Constant {
+    /// The value.
+    pub value: Tensor,
+}
+
+impl OpDef for Constant {
+    const KIND: Kind = Kind::Source;
+
+    fn read(attributes: &mut AttrReader<'_>) -> Option<Self> {
+        let value = attributes.required("value");
+        Some(Constant { value: value? })
+    }
+
+    fn write(&self, attributes: &mut AttrWriter) {
+        attributes.put("value", self.value.clone());
+    }
+
+    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        Err(TypeError::new("not written yet"))
+    }
+
+    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
+        Vec::new()
+    }
+
+    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        Err(arbitrary::Error::IncorrectFormat)
+    }
+}

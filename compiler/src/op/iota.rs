@@ -1,0 +1,41 @@
+//! `iota`.
+
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::tensor::Tensor;
+use crate::types::TensorType;
+use arbitrary::Unstructured;
+
+/// See the catalogue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Iota {
+    /// The result's type.
+    pub ty: TensorType,
+    /// The dimension along which the elements count.
+    pub axis: usize,
+}
+
+impl OpDef for Iota {
+    const KIND: Kind = Kind::Source;
+
+    fn read(attributes: &mut AttrReader<'_>) -> Option<Self> {
+        let ty = attributes.result_types.first().cloned();
+        let axis = attributes.required("axis");
+        Some(Iota { ty: ty?, axis: axis? })
+    }
+
+    fn write(&self, attributes: &mut AttrWriter) {
+        attributes.put("axis", self.axis);
+    }
+
+    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        Err(TypeError::new("not written yet"))
+    }
+
+    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
+        Vec::new()
+    }
+
+    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        Err(arbitrary::Error::IncorrectFormat)
+    }
+}

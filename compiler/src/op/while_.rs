@@ -1,0 +1,36 @@
+//! `while`.
+
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::tensor::Tensor;
+use crate::types::TensorType;
+use arbitrary::Unstructured;
+
+/// See the catalogue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct While {
+}
+
+impl OpDef for While {
+    const KIND: Kind = Kind::Control;
+
+    fn read(attributes: &mut AttrReader<'_>) -> Option<Self> {
+        let _ = attributes;
+        Some(While {})
+    }
+
+    fn write(&self, attributes: &mut AttrWriter) {
+        let _ = attributes;
+    }
+
+    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        Err(TypeError::new("not written yet"))
+    }
+
+    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
+        Vec::new()
+    }
+
+    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        Err(arbitrary::Error::IncorrectFormat)
+    }
+}
