@@ -16,4 +16,5 @@ pub mod op;
 pub mod pass;
 pub mod scalar;
 pub mod tensor;
+pub mod text;
 pub mod types;

@@ -1,0 +1,3 @@
+//! The text form of programs: lexer, grammar, names to ids, printing, and the rendering of diagnostics.
+
+pub mod lexer;
