@@ -17,8 +17,10 @@
 //!   regions.
 
 mod affine;
+mod schedule;
 
 pub use affine::{Affine, Term};
+pub use schedule::Schedule;
 
 use crate::arena::{Arena, Id};
 use crate::expr::{Expr, Scalar};
