@@ -1,0 +1,180 @@
+//! Products of f32 tiles for generated code, by vector micro-kernels over packed panels.
+//!
+//! Everything but the addresses is known when a [`ContractPlan`] is made: sizes, how the elements of each operand lie,
+//! the instruction set, the blocking. Generated code calls [`contract`] with the plan and the addresses of a run.
+//! A plan's results depend on the plan alone, never on the number of threads or on the addresses.
+#![expect(
+    unsafe_code,
+    reason = "micro-kernels read and write through the raw addresses that generated code passes"
+)]
+
+mod pack;
+
+pub use pack::pack;
+
+/// The instruction set that micro-kernels may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cpu {
+    /// What every machine of the architecture has; no fused multiply-add on x86-64.
+    Baseline,
+    /// 128-bit vectors of AArch64 with fused multiply-add.
+    Neon,
+    /// 256-bit vectors with fused multiply-add.
+    Avx2,
+    /// 512-bit vectors (AVX-512 F, DQ, BW, VL).
+    Avx512,
+}
+
+impl Cpu {
+    /// The best instruction set of the machine that runs this.
+    pub fn detect() -> Cpu {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+            {
+                return Cpu::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Cpu::Avx2;
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            return Cpu::Neon;
+        }
+        #[cfg(not(target_arch = "aarch64"))]
+        Cpu::Baseline
+    }
+
+    /// Whether the machine that runs this has the instruction set.
+    pub fn is_supported(self) -> bool {
+        match self {
+            Cpu::Baseline => true,
+            Cpu::Neon => cfg!(target_arch = "aarch64"),
+            Cpu::Avx2 => matches!(Cpu::detect(), Cpu::Avx2 | Cpu::Avx512),
+            Cpu::Avx512 => Cpu::detect() == Cpu::Avx512,
+        }
+    }
+}
+
+/// Rows of a panel of `A` and columns of a panel of `B`, when packed ahead of a call.
+pub fn panel_widths(cpu: Cpu) -> (usize, usize) {
+    match cpu {
+        Cpu::Baseline | Cpu::Neon => (6, 8),
+        Cpu::Avx2 => (6, 16),
+        Cpu::Avx512 => (14, 32),
+    }
+}
+
+/// How the elements of one operand lie. `outer` is `m` for `A` and `n` for `B`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Element `(outer, k)` lies `outer_offsets[outer] + k_offsets[k]` elements after the base address.
+    Gather {
+        /// One offset, in elements, for every index of the outer axis.
+        outer_offsets: Vec<isize>,
+        /// One offset, in elements, for every index of the summed axis.
+        k_offsets: Vec<isize>,
+    },
+    /// Packed ahead: element `(outer, k)` lies `outer / width * panel_stride + k * width + outer % width` elements after
+    /// the base address, with the [`panel_widths`] of the plan's instruction set. Lanes beyond the extent are readable.
+    Panels {
+        /// Elements from one panel to the next; `k * width` when the whole summed extent is taken.
+        panel_stride: usize,
+    },
+}
+
+/// A product `acc[m, n] (+)= A[m, k] · B[k, n]` with everything known but the addresses.
+#[derive(Clone, Debug)]
+pub struct ContractPlan {
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Side,
+    b: Side,
+    cpu: Cpu,
+}
+
+impl ContractPlan {
+    /// Plans a product. The lengths of gathered offsets must be the extents.
+    ///
+    /// # Panics
+    /// If they are not, or if the machine lacks `cpu`.
+    pub fn new(m: usize, n: usize, k: usize, a: Side, b: Side, cpu: Cpu) -> ContractPlan {
+        assert!(cpu.is_supported(), "this machine lacks {cpu:?}");
+        check_side(&a, m, k);
+        check_side(&b, n, k);
+        ContractPlan { m, n, k, a, b, cpu }
+    }
+
+    /// Bytes of scratch that [`contract`] needs. Any alignment serves.
+    pub fn scratch_bytes(&self) -> usize {
+        0
+    }
+}
+
+fn check_side(side: &Side, outer: usize, k: usize) {
+    match side {
+        Side::Gather { outer_offsets, k_offsets } => {
+            assert_eq!(outer_offsets.len(), outer, "one offset for every outer index");
+            assert_eq!(k_offsets.len(), k, "one offset for every summed index");
+        }
+        Side::Panels { .. } => {}
+    }
+}
+
+/// Computes `acc[m, n] = A · B` if `add` is zero and `acc[m, n] += A · B` otherwise, in f32.
+///
+/// # Safety
+/// - `plan` points at a live plan, and this machine has the plan's instruction set;
+/// - every element of `A` and `B` that the plan addresses from `a` and `b` is readable;
+/// - `acc` has `m` rows of `n` writable elements, `acc_row_stride` elements apart, that no operand overlaps;
+/// - `scratch` has [`ContractPlan::scratch_bytes`] writable bytes that nobody else uses during the call.
+pub unsafe extern "C" fn contract(
+    plan: *const ContractPlan,
+    a: *const f32,
+    b: *const f32,
+    acc: *mut f32,
+    acc_row_stride: usize,
+    add: i64,
+    scratch: *mut u8,
+) {
+    let _ = scratch;
+    // SAFETY: the caller keeps the plan alive.
+    let plan = unsafe { &*plan };
+    let (m_width, n_width) = panel_widths(plan.cpu);
+    for row in 0..plan.m {
+        for column in 0..plan.n {
+            let mut sum = 0.0;
+            for k in 0..plan.k {
+                // SAFETY: the caller vouches for every addressed element.
+                sum += unsafe {
+                    *a.offset(element_offset(&plan.a, row, k, m_width))
+                        * *b.offset(element_offset(&plan.b, column, k, n_width))
+                };
+            }
+            // SAFETY: row and column are inside the result.
+            unsafe {
+                let target = acc.add(row * acc_row_stride + column);
+                *target = if add == 0 { sum } else { *target + sum };
+            }
+        }
+    }
+}
+
+fn element_offset(side: &Side, outer: usize, k: usize, width: usize) -> isize {
+    match side {
+        Side::Gather { outer_offsets, k_offsets } => outer_offsets[outer] + k_offsets[k],
+        Side::Panels { panel_stride } => {
+            (outer / width * panel_stride + k * width + outer % width).cast_signed()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
