@@ -102,6 +102,8 @@ pub enum Step {
         operands: Vec<BufferId>,
         /// A value for each scalar parameter, in the order of the kernel's variables.
         scalars: Vec<ScalarSource>,
+        /// The source nodes that this call came from, sorted; equal kernels are shared, their calls are not.
+        origins: Vec<String>,
     },
     /// Copies a buffer's elements to one of the same type.
     Copy {

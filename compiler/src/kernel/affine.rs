@@ -14,7 +14,7 @@ pub enum Term {
 }
 
 /// A sum of terms with integer coefficients, and a constant.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Affine {
     terms: SmallVec<[(Term, i64); 2]>,
     /// What is added to the terms.

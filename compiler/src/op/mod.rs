@@ -103,6 +103,14 @@ pub trait OpDef: Sized + Clone + fmt::Debug + PartialEq {
     fn simplify(&self, _operands: &[&TensorType]) -> Option<Simpler> {
         None
     }
+    /// Builds the formula of a composite; `None` for primitives.
+    fn expand(
+        &self,
+        _builder: &mut crate::graph::Builder<'_>,
+        _operands: &[crate::graph::ValueId],
+    ) -> Option<Result<Vec<crate::graph::ValueId>, TypeError>> {
+        None
+    }
 }
 
 /// What an op may be replaced by.
@@ -154,6 +162,14 @@ impl<T: Composite> OpDef for T {
 
     fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
         Composite::sample(u)
+    }
+
+    fn expand(
+        &self,
+        builder: &mut crate::graph::Builder<'_>,
+        operands: &[crate::graph::ValueId],
+    ) -> Option<Result<Vec<crate::graph::ValueId>, TypeError>> {
+        Some(Composite::expand(self, builder, operands))
     }
 }
 
@@ -237,6 +253,15 @@ macro_rules! ops {
             /// The values of the results of an op without blocks.
             pub fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
                 match self { $(Op::$name(op) => OpDef::evaluate(op, operands),)* }
+            }
+
+            /// Builds the formula of a composite; `None` for primitives.
+            pub fn expand(
+                &self,
+                builder: &mut crate::graph::Builder<'_>,
+                operands: &[crate::graph::ValueId],
+            ) -> Option<Result<Vec<crate::graph::ValueId>, TypeError>> {
+                match self { $(Op::$name(op) => OpDef::expand(op, builder, operands),)* }
             }
 
             /// A cheaper form of the same meaning.
