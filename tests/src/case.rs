@@ -152,8 +152,7 @@ fn assignment(line: &str, text: &str) -> Result<(String, String), String> {
 }
 
 fn read_tolerance(line: &str, text: &str) -> Result<(f64, f64), String> {
-    let (absolute, relative) =
-        text.split_once(',').ok_or_else(|| format!("no `,` in `{line}`"))?;
+    let (absolute, relative) = text.split_once(',').ok_or_else(|| format!("no `,` in `{line}`"))?;
     let number = |text: &str| {
         text.trim().parse::<f64>().map_err(|_| format!("no number `{text}` in `{line}`"))
     };
@@ -170,7 +169,8 @@ mod tests {
 
     #[test]
     fn directives_stand_at_the_head() {
-        let case = check("// test: pass simplify,fuse{a=1}\n// Why.\n// input x = [1]\nkernel @a").unwrap();
+        let case = check("// test: pass simplify,fuse{a=1}\n// Why.\n// input x = [1]\nkernel @a")
+            .unwrap();
         assert_eq!(case.kind, Kind::Pass("simplify,fuse{a=1}".into()));
         assert_eq!(case.inputs, [("x".to_owned(), "[1]".to_owned())]);
         assert_eq!(case.level, Level::Kernel);

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod case;
-pub mod engines;
+pub mod engine;
 pub mod marks;
 pub mod skips;
 pub mod snapshot;

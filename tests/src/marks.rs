@@ -123,7 +123,8 @@ fn of(plain: &str, found: &Diagnostics) -> Vec<Mark> {
             let line = before.matches('\n').count().min(last);
             let start = before.rfind('\n').map_or(0, |at| at + 1);
             let first = before[start..].chars().count();
-            let inside = &plain[before.len()..plain.floor_char_boundary(span.end).max(before.len())];
+            let inside =
+                &plain[before.len()..plain.floor_char_boundary(span.end).max(before.len())];
             let width = inside.lines().next().map_or(0, |line| line.chars().count()).max(1);
             Mark { line, columns: Some((first, first + width - 1)), text }
         })

@@ -37,7 +37,11 @@ pub fn read(path: &Path) -> Result<Vec<Skip>, String> {
         let mut words = line.splitn(3, char::is_whitespace);
         let (engine, case, reason) = (words.next(), words.next(), words.next());
         let (Some(engine), Some(case), Some(reason)) = (engine, case, reason) else {
-            return Err(format!("{}:{}: a row is engine, case and reason", path.display(), number + 1));
+            return Err(format!(
+                "{}:{}: a row is engine, case and reason",
+                path.display(),
+                number + 1
+            ));
         };
         rows.push(Skip {
             engine: engine.to_owned(),

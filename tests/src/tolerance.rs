@@ -1,6 +1,6 @@
 //! How far an engine may be from the reference, by element type; and the comparison. NaN equals NaN.
 
-use crate::engines::Engine;
+use crate::engine::Engine;
 use systole_compiler::tensor::Tensor;
 use systole_compiler::types::DType;
 

@@ -33,12 +33,15 @@ pub fn read(spec: &str, ty: &TensorType) -> Result<Tensor, String> {
 
 fn numbers(words: &[&str], dtype: DType) -> Result<Values, String> {
     fn each<T: std::str::FromStr>(words: &[&str], dtype: DType) -> Result<Vec<T>, String> {
-        words.iter().map(|word| word.parse().map_err(|_| format!("`{word}` is no {dtype}"))).collect()
+        words
+            .iter()
+            .map(|word| word.parse().map_err(|_| format!("`{word}` is no {dtype}")))
+            .collect()
     }
     Ok(match dtype.class() {
-        Class::Bool => Values::Bool(
-            words.iter().map(|&word| matches!(word, "true" | "1")).collect(),
-        ),
+        Class::Bool => {
+            Values::Bool(words.iter().map(|&word| matches!(word, "true" | "1")).collect())
+        }
         Class::Signed => Values::Int(each(words, dtype)?),
         Class::Unsigned => Values::Uint(each(words, dtype)?),
         Class::Float if dtype == DType::F64 => Values::F64(each(words, dtype)?),
