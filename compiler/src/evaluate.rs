@@ -1,29 +1,103 @@
 //! The reference: what a graph means, node by node.
+//!
+//! Values are dropped after their last use, and what is live is counted against the budget before anything is
+//! allocated. Collectives mean what they mean for a single rank.
 
-use crate::graph::Function;
+mod blocks;
+mod lifetimes;
+
+use crate::graph::{Function, Graph};
 use crate::tensor::Tensor;
+use std::fmt;
 
-/// The results of a function of verified nodes on operands of its parameters' types.
-pub fn function(function: &Function, operands: &[Tensor]) -> Vec<Tensor> {
-    let mut values: Vec<Option<Tensor>> = vec![None; function.values.len()];
-    for (&param, operand) in function.body.params.iter().zip(operands) {
-        values[param.index()] = Some(operand.clone());
+/// What an evaluation may take.
+pub struct Budget<'a> {
+    /// Asked at every node and every iteration; the evaluation ends soon after it says yes.
+    pub cancelled: &'a dyn Fn() -> bool,
+    /// How many bytes of values may be live at once, beside the inputs and the program's own constants.
+    pub bytes: usize,
+}
+
+/// Why there are no values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EvaluateError {
+    /// The budget's `cancelled` said so.
+    Cancelled,
+    /// More bytes would be live at once than the budget allows.
+    Memory {
+        /// How many.
+        needed: usize,
+        /// How many the budget allows.
+        limit: usize,
+    },
+    /// The evaluator has no meaning for something, as for a collective over several ranks.
+    Unsupported(String),
+    /// The inputs, or the weights, are not what the program takes.
+    Input(String),
+}
+
+impl Budget<'_> {
+    /// No limit, and never cancelled.
+    pub const UNLIMITED: Budget<'static> = Budget { cancelled: &|| false, bytes: usize::MAX };
+}
+
+impl fmt::Debug for Budget<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget").field("bytes", &self.bytes).finish_non_exhaustive()
     }
-    for &node in &function.body.nodes {
-        let node = &function.nodes[node];
-        let operands: Vec<Tensor> = node
-            .operands
-            .iter()
-            .map(|value| values[value.index()].clone().expect("defined before use"))
-            .collect();
-        for (&result, value) in node.results.iter().zip(node.op.evaluate(&operands)) {
-            values[result.index()] = Some(value);
+}
+
+impl fmt::Display for EvaluateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EvaluateError::Cancelled => f.write_str("the run was cancelled"),
+            EvaluateError::Memory { needed, limit } => {
+                write!(f, "{needed} bytes are needed at once, but the limit is {limit}")
+            }
+            EvaluateError::Unsupported(what) | EvaluateError::Input(what) => f.write_str(what),
         }
     }
-    function
-        .body
-        .results
-        .iter()
-        .map(|value| values[value.index()].clone().expect("defined before use"))
-        .collect()
+}
+
+impl std::error::Error for EvaluateError {}
+
+/// The results of the entry function of a verified graph.
+pub fn graph(
+    graph: &Graph,
+    inputs: &[Tensor],
+    budget: &Budget<'_>,
+) -> Result<Vec<Tensor>, EvaluateError> {
+    let entry = graph.entry();
+    check_inputs(entry, inputs)?;
+    blocks::Evaluator::new(Some(graph), budget).function(entry, inputs.to_vec())
+}
+
+/// The results of a verified function that calls no other.
+pub fn function(
+    function: &Function,
+    inputs: &[Tensor],
+    budget: &Budget<'_>,
+) -> Result<Vec<Tensor>, EvaluateError> {
+    check_inputs(function, inputs)?;
+    blocks::Evaluator::new(None, budget).function(function, inputs.to_vec())
+}
+
+fn check_inputs(function: &Function, inputs: &[Tensor]) -> Result<(), EvaluateError> {
+    let params = &function.body.params;
+    if params.len() != inputs.len() {
+        let (wanted, found) = (params.len(), inputs.len());
+        return Err(EvaluateError::Input(format!("{wanted} inputs are needed, not {found}")));
+    }
+    for (&param, input) in params.iter().zip(inputs) {
+        let value = &function.values[param];
+        if value.ty != *input.ty() {
+            let name = value.name.as_deref().unwrap_or("?");
+            return Err(EvaluateError::Input(format!(
+                "input {name} is {}, not {}",
+                value.ty,
+                input.ty()
+            )));
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `all-gather`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -28,8 +28,13 @@ impl OpDef for AllGather {
         attributes.put("groups", self.groups.clone());
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::axis(self.axis, x.rank())?;
+        let mut result = x.clone();
+        result.shape[self.axis] =
+            rules::product(&[x.shape[self.axis], rules::group_size(&self.groups)?])?;
+        Ok(vec![result])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

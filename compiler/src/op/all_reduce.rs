@@ -1,6 +1,6 @@
 //! `all-reduce`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use crate::kernel::Combine;
@@ -29,8 +29,11 @@ impl OpDef for AllReduce {
         attributes.put("groups", self.groups.clone());
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::group_size(&self.groups)?;
+        rules::joins(self.combine, x.dtype)?;
+        Ok(vec![x.clone()])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

@@ -1,6 +1,7 @@
 //! `all-to-all`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::reduce_scatter::part;
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -32,8 +33,15 @@ impl OpDef for AllToAll {
         attributes.put("groups", self.groups.clone());
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::axis(self.split, x.rank())?;
+        rules::axis(self.concat, x.rank())?;
+        let ranks = rules::group_size(&self.groups)?;
+        let mut result = x.clone();
+        result.shape[self.split] = part(x, self.split, ranks)?;
+        result.shape[self.concat] = rules::product(&[result.shape[self.concat], ranks])?;
+        Ok(vec![result])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
@@ -44,3 +52,5 @@ impl OpDef for AllToAll {
         Err(arbitrary::Error::IncorrectFormat)
     }
 }
+
+

@@ -1,8 +1,8 @@
 //! `arg-reduce`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 use crate::kernel::Combine;
 use arbitrary::Unstructured;
 
@@ -33,8 +33,18 @@ impl OpDef for ArgReduce {
         attributes.put_unless("last", self.last, &false);
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::axis(self.axis, x.rank())?;
+        if !matches!(self.combine, Combine::Min | Combine::Max) {
+            return rules::fail(format!("combine is min or max, not {}", self.combine.name()));
+        }
+        if x.shape[self.axis] == 0 {
+            return rules::fail(format!("axis {} has no element to choose", self.axis));
+        }
+        let mut shape = x.shape.clone();
+        shape.remove(self.axis);
+        Ok(vec![TensorType { dtype: DType::I64, shape }])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

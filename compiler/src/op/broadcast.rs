@@ -1,6 +1,6 @@
 //! `broadcast`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -28,8 +28,17 @@ impl OpDef for Broadcast {
         attributes.put("dims", self.dims.clone());
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::one_each("dims", &self.dims, x.rank())?;
+        rules::ascending(&self.dims, self.shape.len())?;
+        for (dim, &to) in self.dims.iter().enumerate() {
+            let (size, wanted) = (x.shape[dim], self.shape[to]);
+            if size != wanted && size != 1 {
+                return rules::fail(format!("dimension {dim} of size {size} cannot become {wanted}"));
+            }
+        }
+        Ok(vec![TensorType::new(x.dtype, &self.shape)])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

@@ -24,8 +24,9 @@ impl OpDef for Constant {
         attributes.put("value", self.value.clone());
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        context.operands::<0>()?;
+        Ok(vec![self.value.ty().clone()])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

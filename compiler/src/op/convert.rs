@@ -24,8 +24,9 @@ impl OpDef for Convert {
         attributes.put("dtype", self.dtype);
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        Ok(vec![TensorType { dtype: self.dtype, shape: x.shape.clone() }])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

@@ -1,7 +1,9 @@
-//! `convolve`.
+//! `convolve`: an image `[batch, channels, ..]` with a kernel `[outputs, channels / groups, ..]` gives
+//! `[batch, outputs, ..]`; the other dimensions are spatial. Sums run over the kernel's channels, then its positions.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
-use crate::tensor::Tensor;
+use crate::op::contract::product_types;
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::tensor::{Tensor, shape_of};
 use crate::types::{TensorType, DType};
 use arbitrary::Unstructured;
 
@@ -48,8 +50,45 @@ impl OpDef for Convolve {
         attributes.put("dtype", self.dtype);
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x, w] = context.operands()?;
+        if x.rank() < 3 || w.rank() != x.rank() {
+            return rules::fail(format!(
+                "takes an image [batch, channels, ..] and a kernel [outputs, channels / groups, ..] with as many \
+                 spatial dimensions, at least 1, not {x} and {w}"
+            ));
+        }
+        let spatial = x.rank() - 2;
+        for (name, entries) in [
+            ("strides", &self.strides),
+            ("dilations", &self.dilations),
+            ("low", &self.low),
+            ("high", &self.high),
+        ] {
+            rules::one_each(name, entries, spatial)?;
+        }
+        rules::positive("strides", &self.strides)?;
+        rules::positive("dilations", &self.dilations)?;
+        let (channels, outputs, groups) = (x.shape[1], w.shape[0], self.groups);
+        if groups == 0 || channels % groups != 0 || outputs % groups != 0 {
+            return rules::fail(format!(
+                "{channels} channels and {outputs} outputs do not divide into {groups} groups"
+            ));
+        }
+        if w.shape[1] != channels / groups {
+            return rules::fail(format!(
+                "the kernel has {} channels, but {channels} in {groups} groups are {}",
+                w.shape[1],
+                channels / groups
+            ));
+        }
+        product_types(x, w, self.accumulate, self.dtype)?;
+        let mut shape = shape_of(&[x.shape[0], outputs]);
+        for dim in 0..spatial {
+            let window = [w.shape[dim + 2], self.strides[dim], self.dilations[dim]];
+            shape.push(rules::window(x.shape[dim + 2], [self.low[dim], self.high[dim]], window)?);
+        }
+        Ok(vec![TensorType { dtype: self.dtype, shape }])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
@@ -60,3 +99,5 @@ impl OpDef for Convolve {
         Err(arbitrary::Error::IncorrectFormat)
     }
 }
+
+

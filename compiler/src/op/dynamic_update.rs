@@ -1,6 +1,7 @@
 //! `dynamic-update`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::dynamic_slice::start_types;
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -22,8 +23,15 @@ impl OpDef for DynamicUpdate {
         let _ = attributes;
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x, update, ref starts @ ..] = *context.operands else {
+            return rules::fail("takes an operand, an update, and a start for each dimension");
+        };
+        if update.dtype != x.dtype || update.rank() != x.rank() {
+            return rules::fail(format!("an update of type {update} is not a part of {x}"));
+        }
+        start_types(x, &update.shape, starts)?;
+        Ok(vec![x.clone()])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
@@ -34,3 +42,5 @@ impl OpDef for DynamicUpdate {
         Err(arbitrary::Error::IncorrectFormat)
     }
 }
+
+

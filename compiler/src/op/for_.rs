@@ -1,8 +1,8 @@
 //! `for`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 use arbitrary::Unstructured;
 
 /// See the catalogue.
@@ -24,8 +24,14 @@ impl OpDef for For {
         attributes.put("count", self.count);
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [body] = context.blocks()?;
+        let carried: Vec<TensorType> = context.operands.iter().map(|&ty| ty.clone()).collect();
+        let mut params = vec![TensorType::new(DType::I64, &[])];
+        params.extend(carried.iter().cloned());
+        rules::equal_types("the block's parameters", &body.params, &params)?;
+        rules::equal_types("the block's results", &body.results, &carried)?;
+        Ok(carried)
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

@@ -1,6 +1,6 @@
 //! `fusion`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -22,8 +22,11 @@ impl OpDef for Fusion {
         let _ = attributes;
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [body] = context.blocks()?;
+        let operands: Vec<TensorType> = context.operands.iter().map(|&ty| ty.clone()).collect();
+        rules::equal_types("the block's parameters", &body.params, &operands)?;
+        Ok(body.results.clone())
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

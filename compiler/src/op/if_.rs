@@ -1,8 +1,8 @@
 //! `if`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 use arbitrary::Unstructured;
 
 /// See the catalogue.
@@ -22,8 +22,14 @@ impl OpDef for If {
         let _ = attributes;
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [condition] = context.operands()?;
+        scalar_bool(condition)?;
+        let [yes, no] = context.blocks()?;
+        rules::equal_types("the first block's parameters", &yes.params, &[])?;
+        rules::equal_types("the second block's parameters", &no.params, &[])?;
+        rules::equal_types("the second block's results", &no.results, &yes.results)?;
+        Ok(yes.results.clone())
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
@@ -33,4 +39,12 @@ impl OpDef for If {
     fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
         Err(arbitrary::Error::IncorrectFormat)
     }
+}
+
+/// A condition is a bool without dimensions.
+pub(super) fn scalar_bool(ty: &TensorType) -> Result<(), TypeError> {
+    if ty.dtype == DType::Bool && ty.rank() == 0 {
+        return Ok(());
+    }
+    rules::fail(format!("a condition is bool[], not {ty}"))
 }

@@ -1,8 +1,8 @@
 //! `iota`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 use arbitrary::Unstructured;
 
 /// See the catalogue.
@@ -27,8 +27,13 @@ impl OpDef for Iota {
         attributes.put("axis", self.axis);
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        context.operands::<0>()?;
+        rules::axis(self.axis, self.ty.rank())?;
+        if self.ty.dtype == DType::Bool {
+            return rules::fail("positions are numbers, not bool");
+        }
+        Ok(vec![self.ty.clone()])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

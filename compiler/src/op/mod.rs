@@ -2,9 +2,11 @@
 //! name, dispatch and documentation.
 
 mod attributes;
+mod rules;
 
 pub use attributes::{AttrReader, AttrValue, AttrWriter, Attribute};
 
+use crate::graph::{Builder, Function, ValueId};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -94,8 +96,8 @@ pub trait OpDef: Sized + Clone + fmt::Debug + PartialEq {
     fn write(&self, attributes: &mut AttrWriter);
     /// The types of the results.
     fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError>;
-    /// The values of the results. Control ops, collectives and composites are evaluated by [`crate::evaluate`], which
-    /// never calls this for them.
+    /// The values of the results. Parameters, control ops, collectives and composites are evaluated by
+    /// [`crate::evaluate`], which never calls this for them.
     fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor>;
     /// An instance with the types of operands it takes, small enough to evaluate.
     fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)>;
@@ -106,9 +108,9 @@ pub trait OpDef: Sized + Clone + fmt::Debug + PartialEq {
     /// Builds the formula of a composite; `None` for primitives.
     fn expand(
         &self,
-        _builder: &mut crate::graph::Builder<'_>,
-        _operands: &[crate::graph::ValueId],
-    ) -> Option<Result<Vec<crate::graph::ValueId>, TypeError>> {
+        _builder: &mut Builder<'_>,
+        _operands: &[ValueId],
+    ) -> Option<Result<Vec<ValueId>, TypeError>> {
         None
     }
 }
@@ -131,9 +133,9 @@ pub trait Composite: Sized + Clone + fmt::Debug + PartialEq {
     /// Builds the formula.
     fn expand(
         &self,
-        builder: &mut crate::graph::Builder<'_>,
-        operands: &[crate::graph::ValueId],
-    ) -> Result<Vec<crate::graph::ValueId>, TypeError>;
+        builder: &mut Builder<'_>,
+        operands: &[ValueId],
+    ) -> Result<Vec<ValueId>, TypeError>;
     /// An instance with the types of operands it takes.
     fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)>;
 }
@@ -150,43 +152,28 @@ impl<T: Composite> OpDef for T {
     }
 
     fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        let function = expansion(self, context.operands)?;
-        Ok(function.body.results.iter().map(|&value| function.ty(value).clone()).collect())
+        let mut function = Function::default();
+        let params: Vec<ValueId> =
+            context.operands.iter().map(|&ty| function.value(ty.clone(), None)).collect();
+        let results = Composite::expand(self, &mut Builder::new(&mut function), &params)?;
+        Ok(results.iter().map(|&value| function.ty(value).clone()).collect())
     }
 
-    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
-        let types: Vec<&TensorType> = operands.iter().map(Tensor::ty).collect();
-        let function = expansion(self, &types).expect("a verified composite expands");
-        crate::evaluate::function(&function, operands)
+    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
+        unreachable!("the evaluator runs a composite's formula")
+    }
+
+    fn expand(
+        &self,
+        builder: &mut Builder<'_>,
+        operands: &[ValueId],
+    ) -> Option<Result<Vec<ValueId>, TypeError>> {
+        Some(Composite::expand(self, builder, operands))
     }
 
     fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
         Composite::sample(u)
     }
-
-    fn expand(
-        &self,
-        builder: &mut crate::graph::Builder<'_>,
-        operands: &[crate::graph::ValueId],
-    ) -> Option<Result<Vec<crate::graph::ValueId>, TypeError>> {
-        Some(Composite::expand(self, builder, operands))
-    }
-}
-
-/// The formula of a composite as a function of its operands.
-pub fn expansion(
-    composite: &impl Composite,
-    operands: &[&TensorType],
-) -> Result<crate::graph::Function, TypeError> {
-    let mut function = crate::graph::Function::default();
-    let params: Vec<_> = operands.iter().map(|&ty| function.parameter(ty.clone(), "x")).collect();
-    let mut builder = crate::graph::Builder::new(&mut function);
-    let results = composite.expand(&mut builder, &params)?;
-    function.body.nodes = builder.nodes;
-    for value in results {
-        function.result(value, "y");
-    }
-    Ok(function)
 }
 
 macro_rules! ops {
@@ -247,6 +234,9 @@ macro_rules! ops {
 
             /// The types of the results.
             pub fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+                if self.kind() != Kind::Control {
+                    context.blocks::<0>()?;
+                }
                 match self { $(Op::$name(op) => OpDef::infer(op, context),)* }
             }
 
@@ -258,9 +248,9 @@ macro_rules! ops {
             /// Builds the formula of a composite; `None` for primitives.
             pub fn expand(
                 &self,
-                builder: &mut crate::graph::Builder<'_>,
-                operands: &[crate::graph::ValueId],
-            ) -> Option<Result<Vec<crate::graph::ValueId>, TypeError>> {
+                builder: &mut Builder<'_>,
+                operands: &[ValueId],
+            ) -> Option<Result<Vec<ValueId>, TypeError>> {
                 match self { $(Op::$name(op) => OpDef::expand(op, builder, operands),)* }
             }
 

@@ -1,8 +1,8 @@
 //! `pad`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::types::{TensorType, Shape};
 use arbitrary::Unstructured;
 
 /// See the catalogue.
@@ -32,8 +32,21 @@ impl OpDef for Pad {
         attributes.put("interior", self.interior.clone());
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x, value] = context.operands()?;
+        rules::one_each("low", &self.low, x.rank())?;
+        rules::one_each("high", &self.high, x.rank())?;
+        rules::one_each("interior", &self.interior, x.rank())?;
+        if value.rank() != 0 || value.dtype != x.dtype {
+            return rules::fail(format!("the value is a scalar of type {}, not {value}", x.dtype));
+        }
+        let mut shape = Shape::new();
+        for dim in 0..x.rank() {
+            let size = x.shape[dim];
+            let between = rules::product(&[size.saturating_sub(1), self.interior[dim]])?;
+            shape.push(rules::sum(&[self.low[dim], size, between, self.high[dim]])?);
+        }
+        Ok(vec![TensorType { dtype: x.dtype, shape }])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

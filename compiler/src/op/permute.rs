@@ -1,7 +1,7 @@
 //! `permute`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
-use crate::tensor::Tensor;
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::tensor::{Tensor, shape_text};
 use crate::types::TensorType;
 use arbitrary::Unstructured;
 
@@ -24,8 +24,19 @@ impl OpDef for Permute {
         attributes.put("pairs", self.pairs.clone());
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        if let Some(pair) = self.pairs.iter().find(|pair| pair.len() != 2) {
+            return rules::fail(format!("pairs hold a sender and a receiver, not {}", shape_text(pair)));
+        }
+        for (side, what) in ["sends", "receives"].into_iter().enumerate() {
+            let mut ranks: Vec<usize> = self.pairs.iter().map(|pair| pair[side]).collect();
+            ranks.sort_unstable();
+            if let Some(twice) = ranks.windows(2).find(|pair| pair[0] == pair[1]) {
+                return rules::fail(format!("rank {} {what} twice", twice[0]));
+            }
+        }
+        Ok(vec![x.clone()])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

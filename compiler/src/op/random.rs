@@ -1,6 +1,6 @@
 //! `random`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -31,8 +31,12 @@ impl OpDef for Random {
         attributes.put_unless("normal", self.normal, &false);
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        context.operands::<0>()?;
+        if !self.ty.dtype.is_float() {
+            return rules::fail(format!("elements are floating-point numbers, not {}", self.ty.dtype));
+        }
+        Ok(vec![self.ty.clone()])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

@@ -1,6 +1,6 @@
 //! `reduce`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, DType};
 use crate::kernel::Combine;
@@ -33,8 +33,12 @@ impl OpDef for Reduce {
         attributes.put("accumulate", self.accumulate);
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::ascending(&self.axes, x.rank())?;
+        rules::combine(self.combine, x.dtype, self.accumulate)?;
+        let kept = (0..x.rank()).filter(|axis| !self.axes.contains(axis));
+        Ok(vec![TensorType { dtype: x.dtype, shape: kept.map(|axis| x.shape[axis]).collect() }])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

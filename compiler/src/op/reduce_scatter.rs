@@ -1,6 +1,6 @@
 //! `reduce-scatter`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use crate::kernel::Combine;
@@ -33,8 +33,13 @@ impl OpDef for ReduceScatter {
         attributes.put("groups", self.groups.clone());
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::axis(self.axis, x.rank())?;
+        rules::joins(self.combine, x.dtype)?;
+        let mut result = x.clone();
+        result.shape[self.axis] = part(x, self.axis, rules::group_size(&self.groups)?)?;
+        Ok(vec![result])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
@@ -44,4 +49,13 @@ impl OpDef for ReduceScatter {
     fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
         Err(arbitrary::Error::IncorrectFormat)
     }
+}
+
+/// The size of each rank's part of `x` along `axis`.
+pub(super) fn part(x: &TensorType, axis: usize, ranks: usize) -> Result<usize, TypeError> {
+    let size = x.shape[axis];
+    if size % ranks == 0 {
+        return Ok(size / ranks);
+    }
+    rules::fail(format!("{size} elements along axis {axis} do not divide among {ranks} ranks"))
 }

@@ -1,7 +1,7 @@
 //! `reshape`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
-use crate::tensor::Tensor;
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::tensor::{Tensor, shape_text};
 use crate::types::TensorType;
 use arbitrary::Unstructured;
 
@@ -24,8 +24,17 @@ impl OpDef for Reshape {
         attributes.put("shape", self.shape.clone());
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        let result = TensorType::new(x.dtype, &self.shape);
+        if result.checked_count() != Some(x.count()) {
+            return rules::fail(format!(
+                "{x} has {} elements, which {} has not",
+                x.count(),
+                shape_text(&self.shape)
+            ));
+        }
+        Ok(vec![result])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

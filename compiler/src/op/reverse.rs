@@ -1,6 +1,6 @@
 //! `reverse`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -24,8 +24,10 @@ impl OpDef for Reverse {
         attributes.put("axes", self.axes.clone());
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::ascending(&self.axes, x.rank())?;
+        Ok(vec![x.clone()])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

@@ -1,6 +1,6 @@
 //! `scan`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, DType};
 use crate::kernel::Combine;
@@ -41,8 +41,11 @@ impl OpDef for Scan {
         attributes.put("accumulate", self.accumulate);
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::axis(self.axis, x.rank())?;
+        rules::combine(self.combine, x.dtype, self.accumulate)?;
+        Ok(vec![x.clone()])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

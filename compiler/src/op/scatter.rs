@@ -1,6 +1,7 @@
 //! `scatter`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::gather::indexed;
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use crate::kernel::Combine;
@@ -31,8 +32,17 @@ impl OpDef for Scatter {
         }
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x, indices, updates] = context.operands()?;
+        rules::axis(self.axis, x.rank())?;
+        if let Some(combine) = self.combine {
+            rules::joins(combine, x.dtype)?;
+        }
+        let wanted = indexed(x, indices, self.axis)?;
+        if *updates != wanted {
+            return rules::fail(format!("the updates are {wanted}, not {updates}"));
+        }
+        Ok(vec![x.clone()])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
@@ -43,3 +53,5 @@ impl OpDef for Scatter {
         Err(arbitrary::Error::IncorrectFormat)
     }
 }
+
+

@@ -1,8 +1,8 @@
 //! `slice`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::types::{TensorType, Shape};
 use arbitrary::Unstructured;
 
 /// See the catalogue.
@@ -32,8 +32,23 @@ impl OpDef for Slice {
         attributes.put("stride", self.stride.clone());
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::one_each("start", &self.start, x.rank())?;
+        rules::one_each("limit", &self.limit, x.rank())?;
+        rules::one_each("stride", &self.stride, x.rank())?;
+        rules::positive("stride", &self.stride)?;
+        let mut shape = Shape::new();
+        for dim in 0..x.rank() {
+            let (start, limit, size) = (self.start[dim], self.limit[dim], x.shape[dim]);
+            if limit > size || start > limit {
+                return rules::fail(format!(
+                    "{start} to {limit} is not a part of dimension {dim} of size {size}"
+                ));
+            }
+            shape.push((limit - start).div_ceil(self.stride[dim]));
+        }
+        Ok(vec![TensorType { dtype: x.dtype, shape }])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

@@ -1,8 +1,8 @@
 //! `sort`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 use arbitrary::Unstructured;
 
 /// See the catalogue.
@@ -28,8 +28,10 @@ impl OpDef for Sort {
         attributes.put_unless("descending", self.descending, &false);
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::axis(self.axis, x.rank())?;
+        Ok(vec![x.clone(), TensorType { dtype: DType::I64, shape: x.shape.clone() }])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

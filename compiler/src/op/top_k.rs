@@ -1,8 +1,8 @@
 //! `top-k`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 use arbitrary::Unstructured;
 
 /// See the catalogue.
@@ -32,8 +32,17 @@ impl OpDef for TopK {
         attributes.put_unless("descending", self.descending, &true);
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::axis(self.axis, x.rank())?;
+        let size = x.shape[self.axis];
+        if self.k > size {
+            return rules::fail(format!("k is {}, but the axis has {size} elements", self.k));
+        }
+        let mut shape = x.shape.clone();
+        shape[self.axis] = self.k;
+        let positions = TensorType { dtype: DType::I64, shape: shape.clone() };
+        Ok(vec![TensorType { dtype: x.dtype, shape }, positions])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

@@ -1,6 +1,6 @@
 //! `transpose`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -24,8 +24,12 @@ impl OpDef for Transpose {
         attributes.put("perm", self.perm.clone());
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        rules::one_each("perm", &self.perm, x.rank())?;
+        rules::distinct(&self.perm, x.rank())?;
+        let shape = self.perm.iter().map(|&dim| x.shape[dim]).collect();
+        Ok(vec![TensorType { dtype: x.dtype, shape }])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {

@@ -1,6 +1,7 @@
 //! `while`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::if_::scalar_bool;
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -22,8 +23,17 @@ impl OpDef for While {
         let _ = attributes;
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [condition, body] = context.blocks()?;
+        let carried: Vec<TensorType> = context.operands.iter().map(|&ty| ty.clone()).collect();
+        rules::equal_types("the condition's parameters", &condition.params, &carried)?;
+        let [ref verdict] = *condition.results else {
+            return rules::fail("the condition gives 1 result");
+        };
+        scalar_bool(verdict)?;
+        rules::equal_types("the body's parameters", &body.params, &carried)?;
+        rules::equal_types("the body's results", &body.results, &carried)?;
+        Ok(carried)
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
@@ -34,3 +44,5 @@ impl OpDef for While {
         Err(arbitrary::Error::IncorrectFormat)
     }
 }
+
+

@@ -1,8 +1,8 @@
 //! `window-reduce`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
 use crate::tensor::Tensor;
-use crate::types::{TensorType, DType};
+use crate::types::{TensorType, DType, Shape};
 use crate::kernel::Combine;
 use arbitrary::Unstructured;
 
@@ -49,8 +49,27 @@ impl OpDef for WindowReduce {
         attributes.put("accumulate", self.accumulate);
     }
 
-    fn infer(&self, _context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
-        Err(TypeError::new("not written yet"))
+    fn infer(&self, context: &InferContext<'_>) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = context.operands()?;
+        for (name, entries) in [
+            ("window", &self.window),
+            ("strides", &self.strides),
+            ("dilations", &self.dilations),
+            ("low", &self.low),
+            ("high", &self.high),
+        ] {
+            rules::one_each(name, entries, x.rank())?;
+        }
+        rules::positive("window", &self.window)?;
+        rules::positive("strides", &self.strides)?;
+        rules::positive("dilations", &self.dilations)?;
+        rules::combine(self.combine, x.dtype, self.accumulate)?;
+        let mut shape = Shape::new();
+        for dim in 0..x.rank() {
+            let window = [self.window[dim], self.strides[dim], self.dilations[dim]];
+            shape.push(rules::window(x.shape[dim], [self.low[dim], self.high[dim]], window)?);
+        }
+        Ok(vec![TensorType { dtype: x.dtype, shape }])
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
