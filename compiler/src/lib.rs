@@ -8,7 +8,6 @@ pub mod diagnostic;
 pub mod evaluate;
 pub mod expr;
 pub mod graph;
-pub mod import;
 pub mod kernel;
 pub mod machine;
 pub mod module;

@@ -41,6 +41,26 @@ enum Function<T> {
     Relation(fn(T, T) -> bool),
 }
 
+/// A Rust type in which decoded elements are computed with.
+pub trait Arithmetic: Copy {
+    /// The meaning of a function of two operands and a result of this type, where it has one.
+    fn pair(function: ScalarFn) -> Option<fn(Self, Self) -> Self>;
+}
+
+macro_rules! arithmetics {
+    ($($rust:ty: $field:ident),*) => {
+        $(impl Arithmetic for $rust {
+            fn pair(function: ScalarFn) -> Option<fn(Self, Self) -> Self> {
+                match function.meaning().$field? {
+                    Function::Two(pair) => Some(pair),
+                    Function::One(_) | Function::Test(_) | Function::Relation(_) => None,
+                }
+            }
+        })*
+    };
+}
+arithmetics! { f32: f32, f64: f64, i64: int, u64: uint, bool: bool }
+
 type Expansion = fn(&mut Expr, &[ExprId], DType) -> ExprId;
 
 macro_rules! scalars {

@@ -17,14 +17,17 @@
 //!   regions.
 
 mod affine;
+mod evaluate;
+mod reads;
 mod schedule;
 
 pub use affine::{Affine, Term};
+pub use evaluate::evaluate;
 pub use schedule::Schedule;
 
 use crate::arena::{Arena, Id};
 use crate::expr::{Expr, Scalar};
-use crate::types::DType;
+use crate::types::{DType, TensorType};
 use smallvec::SmallVec;
 
 /// A named axis: an index into [`Kernel::axes`].
@@ -359,9 +362,25 @@ impl Kernel {
         })
     }
 
+    /// The ranged scalar parameters with their first and last values, in order.
+    pub fn scalars(&self) -> Vec<(VarId, i64, i64)> {
+        let ranged = |(id, var): (VarId, &Var)| match var.kind {
+            VarKind::Scalar(low, high) => Some((id, low, high)),
+            VarKind::Loop => None,
+        };
+        self.vars.iter().filter_map(ranged).collect()
+    }
+
     /// The parameters and results with a role that reads (`Input`, `Update`) or writes (`Output`, `Update`).
     pub fn operands_that(&self, wanted: fn(Role) -> bool) -> Vec<OperandId> {
         self.operands.iter().filter(|(_, operand)| wanted(operand.role)).map(|(id, _)| id).collect()
+    }
+}
+
+impl Operand {
+    /// The tensor type.
+    pub fn ty(&self) -> TensorType {
+        TensorType { dtype: self.dtype, shape: self.dims.iter().map(|&(_, size)| size).collect() }
     }
 }
 
@@ -374,6 +393,32 @@ impl Role {
     /// Whether the kernel writes such an operand.
     pub fn writes(self) -> bool {
         matches!(self, Role::Output | Role::Update)
+    }
+}
+
+impl Loop {
+    /// How each carried tile joins the work of an iteration, where every one does nothing else: it is the initial value of
+    /// one `contract` or `reduce`, or an operand of one `map` that combines its two operands, and the result of that is
+    /// yielded for it. This is what lets iterations of a `reduce, parallel` loop start from the identity.
+    pub fn partial_combines(&self) -> Option<Vec<Combine>> {
+        let uses = |tile: TileId| {
+            let mut count = 0;
+            self.body
+                .iter()
+                .for_each(|stmt| stmt.visit_reads(&mut |read| count += usize::from(read == tile)));
+            count + self.yields.iter().filter(|&&yielded| yielded == tile).count()
+        };
+        let pairs = self.carried.iter().zip(&self.yields);
+        pairs
+            .map(|(&(inside, _), &yielded)| {
+                let defines = |stmt: &&Stmt| stmt.results() == [yielded];
+                let Some(Stmt::Define { op, .. }) = self.body.iter().find(defines) else {
+                    return None;
+                };
+                let combine = op.combine_with(inside)?;
+                (uses(inside) == 1 && uses(yielded) == 1).then_some(combine)
+            })
+            .collect()
     }
 }
 
