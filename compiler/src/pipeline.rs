@@ -7,7 +7,6 @@ use crate::module::Module;
 use crate::pass::{Changed, Context, Declined, Pass};
 use crate::passes;
 use std::cell::RefCell;
-use std::fmt::Display;
 
 /// What the driver says before each pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,23 +19,40 @@ pub enum Go {
     Stop,
 }
 
+/// What there is after a pass.
+#[derive(Clone, Copy, Debug)]
+pub enum Level<'a> {
+    /// Before lowering.
+    Graph(&'a Graph),
+    /// After lowering: kernels, and the steps that call them.
+    Kernels(&'a Module),
+    /// After the kernels are scheduled.
+    Module(&'a Module),
+}
+
+impl Level<'_> {
+    /// What the command line calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Graph(_) => "graph",
+            Level::Kernels(_) => "kernels",
+            Level::Module(_) => "module",
+        }
+    }
+}
+
 /// What a driver sees of a compilation: it prints, times, bisects and stops. The compiler itself does none of that.
 pub trait Observer {
     /// Asked before each pass or stage. Levels are `graph`, `kernels` and `module`.
     fn before(&mut self, level: &'static str, pass: &'static str) -> Go;
-    /// Told after each. `ir` prints the whole level. An error ends the compilation.
+    /// Told after each. An error ends the compilation.
     fn after(
         &mut self,
-        level: &'static str,
         pass: &'static str,
         changed: Changed,
-        ir: &dyn Display,
+        level: Level<'_>,
         declined: &[Declined],
     ) -> Result<(), Diagnostics>;
-    /// Whether every pass's result is verified.
-    fn verifies(&self) -> bool {
-        cfg!(debug_assertions)
-    }
 }
 
 /// An observer that lets everything run.
@@ -50,10 +66,9 @@ impl Observer for Silent {
 
     fn after(
         &mut self,
-        _level: &'static str,
         _pass: &'static str,
         _changed: Changed,
-        _ir: &dyn Display,
+        _level: Level<'_>,
         _declined: &[Declined],
     ) -> Result<(), Diagnostics> {
         Ok(())
@@ -75,8 +90,15 @@ pub const DEFAULT: &[&str] = &[
 ];
 
 /// The same without fusion: one kernel a node.
-pub const NO_FUSION: &[&str] =
-    &["inline-calls", "simplify", "expand", "simplify", "fold-constants", "merge-duplicates", "drop-dead"];
+pub const NO_FUSION: &[&str] = &[
+    "inline-calls",
+    "simplify",
+    "expand",
+    "simplify",
+    "fold-constants",
+    "merge-duplicates",
+    "drop-dead",
+];
 
 /// Only what lowering needs.
 pub const NONE: &[&str] = &["inline-calls", "expand"];
@@ -94,7 +116,7 @@ pub fn compile(
     }
     let mut module = crate::lower::lower(&graph, machine)?;
     drop(graph);
-    observer.after("kernels", "lower", Changed::Yes, &module, &[])?;
+    observer.after("lower", Changed::Yes, Level::Kernels(&module), &[])?;
     for pass in passes::KERNEL_PASSES {
         if !run_on_kernels(&mut module, pass, machine, observer)? {
             return Ok(None);
@@ -102,7 +124,8 @@ pub fn compile(
     }
     for pass in passes::MODULE_PASSES {
         let run = |module: &mut Module, context: &Context<'_>| (pass.run)(module, context);
-        if !run_one(&mut module, "module", pass.name, machine, observer, run)? {
+        if !run_one(&mut module, |module| Level::Module(module), pass.name, machine, observer, run)?
+        {
             return Ok(None);
         }
     }
@@ -117,9 +140,12 @@ pub fn optimize(
     observer: &mut dyn Observer,
 ) -> Result<Option<Graph>, Diagnostics> {
     for name in pipeline {
-        let pass = passes::GRAPH_PASSES.iter().find(|pass| pass.name == *name).expect("pipelines name passes");
+        let pass = passes::GRAPH_PASSES
+            .iter()
+            .find(|pass| pass.name == *name)
+            .expect("pipelines name passes");
         let run = |graph: &mut Graph, context: &Context<'_>| (pass.run)(graph, context);
-        if !run_one(&mut graph, "graph", pass.name, machine, observer, run)? {
+        if !run_one(&mut graph, |graph| Level::Graph(graph), pass.name, machine, observer, run)? {
             return Ok(None);
         }
     }
@@ -141,24 +167,24 @@ fn run_on_kernels(
         }
         Ok(changed)
     };
-    run_one(module, "kernels", pass.name, machine, observer, run)
+    run_one(module, |module| Level::Kernels(module), pass.name, machine, observer, run)
 }
 
-fn run_one<I: Display>(
+fn run_one<I>(
     ir: &mut I,
-    level: &'static str,
+    level: fn(&I) -> Level<'_>,
     pass: &'static str,
     machine: &Machine,
     observer: &mut dyn Observer,
     run: impl FnOnce(&mut I, &Context<'_>) -> Result<Changed, Diagnostics>,
 ) -> Result<bool, Diagnostics> {
-    match observer.before(level, pass) {
+    match observer.before(level(ir).name(), pass) {
         Go::Stop => return Ok(false),
         Go::Skip => return Ok(true),
         Go::Run => {}
     }
     let context = Context { machine, options: Vec::new(), declined: RefCell::default() };
     let changed = run(ir, &context)?;
-    observer.after(level, pass, changed, ir, &context.declined.into_inner())?;
+    observer.after(pass, changed, level(ir), &context.declined.into_inner())?;
     Ok(true)
 }

@@ -14,7 +14,8 @@ pub enum Rewrite {
 }
 
 /// Decides about one node: it gets the node of the old function and its operands in the new one.
-pub type Visitor<'v> = &'v mut dyn FnMut(&mut Builder<'_>, &Node, &[ValueId]) -> Result<Rewrite, TypeError>;
+pub type Visitor<'v> =
+    &'v mut dyn FnMut(&mut Builder<'_>, &Node, &[ValueId]) -> Result<Rewrite, TypeError>;
 
 /// A copy of the function in which `visitor` has replaced nodes. Blocks are visited before the node that holds them is
 /// copied; the visitor is asked about that node too, and where it replaces it, its blocks vanish with it.
@@ -46,9 +47,14 @@ fn rewrite_block(
     let mut nodes = Vec::with_capacity(block.nodes.len());
     for &id in &block.nodes {
         let node = &old.nodes[id];
-        let operands: Vec<ValueId> = node.operands.iter().map(|&value| mapped(map, value)).collect();
-        let mut builder =
-            Builder { function: new, nodes: Vec::new(), origins: node.origins.clone(), span: node.span };
+        let operands: Vec<ValueId> =
+            node.operands.iter().map(|&value| mapped(map, value)).collect();
+        let mut builder = Builder {
+            function: new,
+            nodes: Vec::new(),
+            origins: node.origins.clone(),
+            span: node.span,
+        };
         match visitor(&mut builder, node, &operands)? {
             Rewrite::Replace(values) => {
                 nodes.append(&mut builder.nodes);

@@ -7,7 +7,10 @@
 
 use crate::expr::{Expr, ExprId, ExprNode, Scalar};
 use crate::graph::{Block, Function, Node, NodeId, ValueId};
-use crate::kernel::{Affine, Axis, Dims, Kernel, Operand, OperandId, Role, Stmt, Term, TileId, TileOp, Var, VarId, VarKind};
+use crate::kernel::{
+    Affine, Axis, Dims, Kernel, Operand, OperandId, Role, Stmt, Term, TileId, TileOp, Var, VarId,
+    VarKind,
+};
 use crate::op::Op;
 use crate::scalar::ScalarFn;
 use crate::types::{DType, Shape};
@@ -43,12 +46,18 @@ pub(super) fn cannot<T>(why: impl Into<String>) -> Result<T> {
 pub(super) type Index = Vec<Affine>;
 
 /// The kernel of the block's nodes: its parameters are read, its results written. The reason where it cannot be.
-pub fn lower_group(function: &Function, block: &Block, name: &str) -> std::result::Result<Lowered, String> {
+pub fn lower_group(
+    function: &Function,
+    block: &Block,
+    name: &str,
+) -> std::result::Result<Lowered, String> {
     let mut splits = BTreeMap::new();
     loop {
         let mut group = Group::new(function, block, name, &splits);
         match group.lower(block) {
-            Ok(inputs) => return Ok(Lowered { kernel: group.kernel, inputs, scalars: group.scalars }),
+            Ok(inputs) => {
+                return Ok(Lowered { kernel: group.kernel, inputs, scalars: group.scalars });
+            }
             Err(Failure::Cannot(why)) => return Err(why),
             // Every split names an axis that was not split before, and each is finer than the last.
             Err(Failure::Split(axis, inner)) => {
@@ -77,7 +86,12 @@ pub(super) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    fn new(function: &'a Function, block: &Block, name: &str, splits: &'a BTreeMap<String, usize>) -> Group<'a> {
+    fn new(
+        function: &'a Function,
+        block: &Block,
+        name: &str,
+        splits: &'a BTreeMap<String, usize>,
+    ) -> Group<'a> {
         let mut group = Group {
             function,
             kernel: Kernel { name: name.to_owned(), ..Kernel::default() },
@@ -122,7 +136,9 @@ impl<'a> Group<'a> {
         }
         // The largest result comes first: its axes are those that the others are stored over.
         let mut order: Vec<usize> = (0..outputs.len()).collect();
-        order.sort_by_key(|&position| (std::cmp::Reverse(self.function.ty(outputs[position].0).count()), position));
+        order.sort_by_key(|&position| {
+            (std::cmp::Reverse(self.function.ty(outputs[position].0).count()), position)
+        });
         if let Some(&first) = order.first() {
             self.root_shape = self.function.ty(outputs[first].0).shape.clone();
             self.root_index = self.axes_of(&self.root_shape.clone());
@@ -142,7 +158,12 @@ impl<'a> Group<'a> {
             .enumerate()
             .map(|(dim, &size)| (self.name_axis(&format!("d{dim}"), size), size))
             .collect();
-        self.kernel.operands.push(Operand { name: name.to_owned(), role, dtype: ty.dtype, dims: Dims::from_vec(dims) })
+        self.kernel.operands.push(Operand {
+            name: name.to_owned(),
+            role,
+            dtype: ty.dtype,
+            dims: Dims::from_vec(dims),
+        })
     }
 
     /// An axis that only names an operand's dimension.
@@ -175,7 +196,9 @@ impl<'a> Group<'a> {
             self.kernel.axis(name);
             self.extents.push(extent);
             let outer = self.fresh_named(&format!("{name}o"), extent / inner);
-            return outer.times(inner as i64).plus(&self.fresh_named(&format!("{name}i"), inner), 1);
+            return outer
+                .times(inner as i64)
+                .plus(&self.fresh_named(&format!("{name}i"), inner), 1);
         }
         let axis = self.kernel.axis(name);
         self.extents.push(extent);
@@ -247,14 +270,21 @@ impl<'a> Group<'a> {
             let mut seen: SmallVec<[Axis; 6]> = SmallVec::new();
             index.iter().zip(shape).all(|(at, &size)| match at.terms() {
                 [] => at.constant == 0 && size == 1,
-                [(Term::Axis(axis), 1)] if at.constant == 0 && self.extent(*axis) == size && !seen.contains(axis) => {
+                [(Term::Axis(axis), 1)]
+                    if at.constant == 0 && self.extent(*axis) == size && !seen.contains(axis) =>
+                {
                     seen.push(*axis);
                     true
                 }
                 _ => false,
             })
         };
-        self.tiles.keys().filter(|(other, _)| *other == value).map(|(_, index)| index).find(|index| is_whole(index)).cloned()
+        self.tiles
+            .keys()
+            .filter(|(other, _)| *other == value)
+            .map(|(_, index)| index)
+            .find(|index| is_whole(index))
+            .cloned()
     }
 
     pub(super) fn store(&mut self, operand: OperandId, at: Index, tile: TileId) {
@@ -267,7 +297,8 @@ impl<'a> Group<'a> {
     /// A view of the tile with more axes, along which it repeats.
     fn spread(&mut self, tile: TileId, axes: &[Axis]) -> TileId {
         let at = self.kernel.tiles[tile].dims.iter().map(|&(axis, _)| Affine::axis(axis)).collect();
-        let mut all: Vec<Axis> = self.kernel.tiles[tile].dims.iter().map(|&(axis, _)| axis).collect();
+        let mut all: Vec<Axis> =
+            self.kernel.tiles[tile].dims.iter().map(|&(axis, _)| axis).collect();
         all.extend(axes.iter().filter(|axis| !all.contains(axis)).copied().collect::<Vec<_>>());
         let dtype = self.kernel.tiles[tile].dtype;
         self.define(TileOp::View { tile, at }, dtype, &all)
@@ -328,7 +359,8 @@ impl<'a> Group<'a> {
 
     /// A map over the union of its operands' axes and those that the expression reads.
     pub(super) fn map(&mut self, operands: Vec<TileId>, expr: Expr) -> TileId {
-        let mut axes: Vec<Axis> = operands.iter().flat_map(|&operand| self.tile_axes(operand)).collect();
+        let mut axes: Vec<Axis> =
+            operands.iter().flat_map(|&operand| self.tile_axes(operand)).collect();
         for (node, _) in &expr.nodes {
             if let ExprNode::Index(axis) = node {
                 axes.push(*axis);
@@ -339,7 +371,12 @@ impl<'a> Group<'a> {
     }
 
     /// Reads an operand; outside it gives `pad`, and where the index may leave it without a pad, the group is declined.
-    pub(super) fn load(&mut self, operand: OperandId, index: &[Affine], pad: Option<Scalar>) -> Result<TileId> {
+    pub(super) fn load(
+        &mut self,
+        operand: OperandId,
+        index: &[Affine],
+        pad: Option<Scalar>,
+    ) -> Result<TileId> {
         let dims = self.kernel.operands[operand].dims.clone();
         let inside = index.iter().zip(&dims).all(|(at, &(_, size))| {
             let (low, high) = self.range(at);
@@ -373,12 +410,18 @@ impl<'a> Group<'a> {
                 .dims
                 .iter()
                 .zip(shape)
-                .map(|(&dim, &size)| if size == 1 { Affine::constant(0) } else { index[dim].clone() })
+                .map(
+                    |(&dim, &size)| {
+                        if size == 1 { Affine::constant(0) } else { index[dim].clone() }
+                    },
+                )
                 .collect(),
             Op::Slice(op) => index
                 .iter()
                 .enumerate()
-                .map(|(dim, at)| Affine::constant(op.start[dim] as i64).plus(at, op.stride[dim] as i64))
+                .map(|(dim, at)| {
+                    Affine::constant(op.start[dim] as i64).plus(at, op.stride[dim] as i64)
+                })
                 .collect(),
             Op::Reverse(op) => index
                 .iter()
@@ -420,7 +463,13 @@ impl<'a> Group<'a> {
     }
 
     /// Adds an elementwise node to an expression.
-    fn expand(&mut self, node: &Node, index: &[Affine], expr: &mut Expr, operands: &mut Vec<TileId>) -> Result<ExprId> {
+    fn expand(
+        &mut self,
+        node: &Node,
+        index: &[Affine],
+        expr: &mut Expr,
+        operands: &mut Vec<TileId>,
+    ) -> Result<ExprId> {
         match &node.op {
             Op::Constant(constant) => {
                 let bytes = &constant.value.bytes()[..constant.value.dtype().bytes()];
@@ -476,9 +525,17 @@ impl<'a> Group<'a> {
 
     /// The index along a dimension that a reduction sums: an axis of the result where that is what is read there, so
     /// that one tile serves the reduction and what follows; else a new axis, the same for equal dimensions.
-    pub(super) fn summed_axis(&mut self, rank: usize, dim: usize, extent: usize, kept: &[Affine]) -> Affine {
+    pub(super) fn summed_axis(
+        &mut self,
+        rank: usize,
+        dim: usize,
+        extent: usize,
+        kept: &[Affine],
+    ) -> Affine {
         let used = |at: &Affine, kept: &[Affine]| {
-            at.terms().iter().any(|&(term, _)| kept.iter().any(|other| other.coefficient(term) != 0))
+            at.terms()
+                .iter()
+                .any(|&(term, _)| kept.iter().any(|other| other.coefficient(term) != 0))
         };
         if rank == self.root_shape.len() && self.root_shape[dim] == extent {
             let at = self.root_index[dim].clone();
@@ -487,7 +544,9 @@ impl<'a> Group<'a> {
             }
         }
         let key = (dim, extent);
-        if let Some(found) = self.summed.get(&key).and_then(|all| all.iter().find(|at| !used(at, kept))) {
+        if let Some(found) =
+            self.summed.get(&key).and_then(|all| all.iter().find(|at| !used(at, kept)))
+        {
             return found.clone();
         }
         let at = self.fresh("k", extent);

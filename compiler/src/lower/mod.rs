@@ -65,7 +65,15 @@ impl Lowering<'_> {
     fn new_buffer(&mut self, name: &str, ty: TensorType, lifetime: Lifetime) -> BufferId {
         let name = self.unique_name(name);
         let layout = Layout::row_major(&ty.shape);
-        self.module.buffers.push(Buffer { name, ty, layout, place: Place::Far, lifetime, alias: None, offset: None })
+        self.module.buffers.push(Buffer {
+            name,
+            ty,
+            layout,
+            place: Place::Far,
+            lifetime,
+            alias: None,
+            offset: None,
+        })
     }
 
     fn unique_name(&self, name: &str) -> String {
@@ -120,7 +128,8 @@ impl Lowering<'_> {
     }
 
     fn origins(&self, node: &Node) -> Vec<String> {
-        let mut names: Vec<String> = node.origins.iter().map(|&index| self.graph.origins[index as usize].clone()).collect();
+        let mut names: Vec<String> =
+            node.origins.iter().map(|&index| self.graph.origins[index as usize].clone()).collect();
         names.sort();
         names
     }
@@ -151,16 +160,22 @@ impl Lowering<'_> {
             }
             _ => value,
         };
-        let mut operands: Vec<BufferId> = lowered.inputs.iter().map(|&value| self.buffers[&outer(value)]).collect();
+        let mut operands: Vec<BufferId> =
+            lowered.inputs.iter().map(|&value| self.buffers[&outer(value)]).collect();
         operands.extend(node.results.iter().map(|result| self.buffers[result]));
-        let scalars = lowered.scalars.iter().map(|&value| ScalarSource::Buffer(self.buffers[&outer(value)])).collect();
+        let scalars = lowered
+            .scalars
+            .iter()
+            .map(|&value| ScalarSource::Buffer(self.buffers[&outer(value)]))
+            .collect();
         let kernel = self.share(lowered.kernel, &origins);
         steps.push(Step::Kernel { kernel, operands, scalars, origins });
     }
 
     /// The id of the kernel, or of an equal one that is there.
     fn share(&mut self, kernel: Kernel, origins: &[String]) -> KernelId {
-        let key = format!("{:?}{:?}{:?}{:?}", kernel.operands, kernel.vars, kernel.tiles, kernel.body);
+        let key =
+            format!("{:?}{:?}{:?}{:?}", kernel.operands, kernel.vars, kernel.tiles, kernel.body);
         if let Some(&id) = self.kernels.get(&key) {
             let known = &mut self.module.kernels[id].origins;
             known.extend(origins.iter().cloned());
@@ -243,7 +258,8 @@ impl Lowering<'_> {
 
     fn for_step(&mut self, node: &Node, count: usize, steps: &mut Vec<Step>) {
         let body = node.blocks[0].clone();
-        let counter = self.new_buffer("step", TensorType::new(DType::I64, &[]), Lifetime::Temporary);
+        let counter =
+            self.new_buffer("step", TensorType::new(DType::I64, &[]), Lifetime::Temporary);
         self.buffers.insert(body.params[0], counter);
         let carried = self.carry(node, &body.params[1..], steps);
         let mut inner = self.block(&body);
@@ -277,6 +293,7 @@ fn name_of(function: &Function, node: &Node, block: &Block) -> String {
             Kind::Source | Kind::View | Kind::Control | Kind::Collective | Kind::Composite => 1,
         }
     };
-    let main = block.nodes.iter().map(|&id| &function.nodes[id].op).rev().max_by_key(|op| weight(op));
+    let main =
+        block.nodes.iter().map(|&id| &function.nodes[id].op).rev().max_by_key(|op| weight(op));
     main.map_or("copy", Op::name).replace('-', "_")
 }

@@ -9,7 +9,12 @@ use crate::types::DType;
 
 impl<'a> Group<'a> {
     /// The tile of a node's result at an index.
-    pub(super) fn operation(&mut self, node: &'a Node, value: ValueId, index: &[Affine]) -> Result<TileId> {
+    pub(super) fn operation(
+        &mut self,
+        node: &'a Node,
+        value: ValueId,
+        index: &[Affine],
+    ) -> Result<TileId> {
         match &node.op {
             Op::Reduce(op) => {
                 let x = node.operands[0];
@@ -21,7 +26,13 @@ impl<'a> Group<'a> {
                 }
                 let tile = self.widen(tile, &over);
                 let axes = axes_in(index);
-                let op = TileOp::Reduce { combine: op.combine, init: None, tile, over, accumulate: op.accumulate };
+                let op = TileOp::Reduce {
+                    combine: op.combine,
+                    init: None,
+                    tile,
+                    over,
+                    accumulate: op.accumulate,
+                };
                 Ok(self.define(op, self.dtype(value), &axes))
             }
             Op::ArgReduce(op) => {
@@ -79,21 +90,49 @@ impl<'a> Group<'a> {
                 if op.interior.iter().any(|&size| size > 0) {
                     return cannot("a pad between elements is no view");
                 }
-                let at: Index =
-                    index.iter().zip(&op.low).map(|(at, &low)| at.plus(&Affine::constant(low as i64), -1)).collect();
+                let at: Index = index
+                    .iter()
+                    .zip(&op.low)
+                    .map(|(at, &low)| at.plus(&Affine::constant(low as i64), -1))
+                    .collect();
                 self.load(operand, &at, Some(fill))
             }
-            Op::Constant(_) | Op::Parameter(_) | Op::Iota(_) | Op::Map(_) | Op::Convert(_) | Op::Reshape(_)
-            | Op::Transpose(_) | Op::Broadcast(_) | Op::Slice(_) | Op::Concat(_) | Op::Reverse(_) | Op::Scatter(_)
-            | Op::DynamicSlice(_) | Op::DynamicUpdate(_) | Op::Random(_) | Op::If(_) | Op::While(_) | Op::For(_)
-            | Op::Call(_) | Op::Fusion(_) | Op::AllReduce(_) | Op::AllGather(_) | Op::ReduceScatter(_)
-            | Op::AllToAll(_) | Op::Permute(_) => cannot(format!("{} has no tile", node.op.name())),
+            Op::Constant(_)
+            | Op::Parameter(_)
+            | Op::Iota(_)
+            | Op::Map(_)
+            | Op::Convert(_)
+            | Op::Reshape(_)
+            | Op::Transpose(_)
+            | Op::Broadcast(_)
+            | Op::Slice(_)
+            | Op::Concat(_)
+            | Op::Reverse(_)
+            | Op::Scatter(_)
+            | Op::DynamicSlice(_)
+            | Op::DynamicUpdate(_)
+            | Op::Random(_)
+            | Op::If(_)
+            | Op::While(_)
+            | Op::For(_)
+            | Op::Call(_)
+            | Op::Fusion(_)
+            | Op::AllReduce(_)
+            | Op::AllGather(_)
+            | Op::ReduceScatter(_)
+            | Op::AllToAll(_)
+            | Op::Permute(_) => cannot(format!("{} has no tile", node.op.name())),
             composite => cannot(format!("{} is a composite", composite.name())),
         }
     }
 
     /// The index of an operand from which dimensions vanish, and the axes that are summed.
-    fn with_summed(&mut self, shape: &[usize], dims: &[usize], index: &[Affine]) -> (Index, Vec<Axis>) {
+    fn with_summed(
+        &mut self,
+        shape: &[usize],
+        dims: &[usize],
+        index: &[Affine],
+    ) -> (Index, Vec<Axis>) {
         let mut at = Index::new();
         let mut kept = index.iter();
         let mut taken = index.to_vec();
@@ -103,7 +142,9 @@ impl<'a> Group<'a> {
                 taken.push(summed.clone());
                 at.push(summed);
             } else {
-                at.push(kept.next().expect("the result has the dimensions that do not vanish").clone());
+                at.push(
+                    kept.next().expect("the result has the dimensions that do not vanish").clone(),
+                );
             }
         }
         let summed: Vec<Affine> = dims.iter().map(|&dim| at[dim].clone()).collect();
@@ -127,7 +168,8 @@ impl<'a> Group<'a> {
     fn along(&mut self, x: ValueId, dim: usize, index: &[Affine]) -> (Axis, Index) {
         let extent = self.shape(x)[dim];
         let mut at = index.to_vec();
-        let others = || index.iter().enumerate().filter(|(other, _)| *other != dim).map(|(_, at)| at);
+        let others =
+            || index.iter().enumerate().filter(|(other, _)| *other != dim).map(|(_, at)| at);
         if let [(Term::Axis(axis), 1)] = index[dim].terms() {
             let free = others().all(|at| at.coefficient(Term::Axis(*axis)) == 0);
             if index[dim].constant == 0 && self.extent(*axis) == extent && free {
@@ -145,14 +187,23 @@ impl<'a> Group<'a> {
             return tile;
         }
         let has = self.tile_axes(tile);
-        let at: Index =
-            has.iter().map(|&other| if other == axis { position.clone() } else { Affine::axis(other) }).collect();
+        let at: Index = has
+            .iter()
+            .map(|&other| if other == axis { position.clone() } else { Affine::axis(other) })
+            .collect();
         let axes = axes_in(&at);
         let dtype = self.kernel.tiles[tile].dtype;
         self.define(TileOp::View { tile, at }, dtype, &axes)
     }
 
-    fn sorted(&mut self, node: &Node, value: ValueId, index: &[Affine], dim: usize, descending: bool) -> Result<TileId> {
+    fn sorted(
+        &mut self,
+        node: &Node,
+        value: ValueId,
+        index: &[Affine],
+        dim: usize,
+        descending: bool,
+    ) -> Result<TileId> {
         let x = node.operands[0];
         let (axis, at) = self.along(x, dim, index);
         let tile = self.tile(x, &at)?;
@@ -199,8 +250,16 @@ impl<'a> Group<'a> {
         self.product(a, b, &summed, op.accumulate, op.dtype)
     }
 
-    fn product(&mut self, a: TileId, b: TileId, summed: &[Affine], accumulate: DType, dtype: DType) -> Result<TileId> {
-        let over: Vec<Axis> = summed.iter().flat_map(|at| axes_in(std::slice::from_ref(at))).collect();
+    fn product(
+        &mut self,
+        a: TileId,
+        b: TileId,
+        summed: &[Affine],
+        accumulate: DType,
+        dtype: DType,
+    ) -> Result<TileId> {
+        let over: Vec<Axis> =
+            summed.iter().flat_map(|at| axes_in(std::slice::from_ref(at))).collect();
         let (a, b) = (self.widen(a, &over), self.widen(b, &over));
         let mut axes = self.tile_axes(a);
         axes.extend(self.tile_axes(b));
@@ -226,7 +285,9 @@ impl<'a> Group<'a> {
         } else if outputs == 1 {
             index[1].clone()
         } else {
-            super::reshape::operand_index(self, &[op.groups, outputs], &[w_shape[0]], &index[1..2])?[0].clone()
+            super::reshape::operand_index(self, &[op.groups, outputs], &[w_shape[0]], &index[1..2])?
+                [0]
+            .clone()
         };
         let mut at_x = vec![index[0].clone(), group.times(channels as i64).plus(&c, 1)];
         let mut at_w = vec![index[1].clone(), c.clone()];
@@ -234,7 +295,10 @@ impl<'a> Group<'a> {
         for dim in 0..w_shape.len() - 2 {
             let tap = self.fresh("r", w_shape[dim + 2]);
             let low = Affine::constant(-(op.low[dim] as i64));
-            at_x.push(low.plus(&index[dim + 2], op.strides[dim] as i64).plus(&tap, op.dilations[dim] as i64));
+            at_x.push(
+                low.plus(&index[dim + 2], op.strides[dim] as i64)
+                    .plus(&tap, op.dilations[dim] as i64),
+            );
             at_w.push(tap.clone());
             summed.push(tap);
         }
@@ -245,7 +309,13 @@ impl<'a> Group<'a> {
     }
 
     /// A read that may leave the value, which then must lie in memory.
-    fn window(&mut self, x: ValueId, shape: &[usize], at: Index, outside: Scalar) -> Result<TileId> {
+    fn window(
+        &mut self,
+        x: ValueId,
+        shape: &[usize],
+        at: Index,
+        outside: Scalar,
+    ) -> Result<TileId> {
         let inside = at.iter().zip(shape).all(|(at, &size)| {
             let (low, high) = self.range(at);
             low >= 0 && high < size as i64
@@ -272,7 +342,13 @@ impl<'a> Group<'a> {
         self.window(node.operands[0], &shape, inner, outside)
     }
 
-    fn window_reduce(&mut self, op: &WindowReduce, node: &'a Node, value: ValueId, index: &[Affine]) -> Result<TileId> {
+    fn window_reduce(
+        &mut self,
+        op: &WindowReduce,
+        node: &'a Node,
+        value: ValueId,
+        index: &[Affine],
+    ) -> Result<TileId> {
         let x = node.operands[0];
         let shape = self.shape(x).clone();
         let mut at = Index::new();
@@ -280,7 +356,9 @@ impl<'a> Group<'a> {
         for dim in 0..shape.len() {
             let tap = self.fresh("r", op.window[dim]);
             let low = Affine::constant(-(op.low[dim] as i64));
-            at.push(low.plus(&index[dim], op.strides[dim] as i64).plus(&tap, op.dilations[dim] as i64));
+            at.push(
+                low.plus(&index[dim], op.strides[dim] as i64).plus(&tap, op.dilations[dim] as i64),
+            );
             taps.push(tap);
         }
         let over = axes_in(&taps);
@@ -291,7 +369,13 @@ impl<'a> Group<'a> {
         }
         let tile = self.widen(tile, &over);
         let axes: Vec<Axis> = axes_in(index);
-        let reduce = TileOp::Reduce { combine: op.combine, init: None, tile, over, accumulate: op.accumulate };
+        let reduce = TileOp::Reduce {
+            combine: op.combine,
+            init: None,
+            tile,
+            over,
+            accumulate: op.accumulate,
+        };
         Ok(self.define(reduce, self.dtype(value), &axes))
     }
 
@@ -307,7 +391,12 @@ impl<'a> Group<'a> {
     }
 
     /// Writes a result that consists of parts written one after another; false where the op is not of that kind.
-    pub(super) fn store_pieces(&mut self, node: &'a Node, value: ValueId, output: OperandId) -> Result<bool> {
+    pub(super) fn store_pieces(
+        &mut self,
+        node: &'a Node,
+        value: ValueId,
+        output: OperandId,
+    ) -> Result<bool> {
         match &node.op {
             Op::Concat(op) => {
                 let mut offset = 0;
@@ -325,7 +414,8 @@ impl<'a> Group<'a> {
                 Ok(true)
             }
             Op::Pad(op) => {
-                let simple = self.constant_scalar(node.operands[1]).is_some() && self.is_input(node.operands[0]).is_some();
+                let simple = self.constant_scalar(node.operands[1]).is_some()
+                    && self.is_input(node.operands[0]).is_some();
                 if simple && op.interior.iter().all(|&size| size == 0) {
                     return Ok(false);
                 }
@@ -355,7 +445,13 @@ impl<'a> Group<'a> {
                 let mut at = index;
                 at.splice(op.axis..op.axis + rank, [Affine::constant(0)]);
                 let index = vec![(op.axis, positions)];
-                self.kernel.body.push(Stmt::Scatter { operand: output, at, index, tile, combine: op.combine });
+                self.kernel.body.push(Stmt::Scatter {
+                    operand: output,
+                    at,
+                    index,
+                    tile,
+                    combine: op.combine,
+                });
                 Ok(true)
             }
             Op::DynamicUpdate(_) => {

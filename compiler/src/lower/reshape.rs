@@ -5,7 +5,12 @@ use crate::kernel::{Affine, Term};
 
 /// The operand's index. Where a result dimension covers several of the operand's, its index is taken apart; where an
 /// axis crosses the parts, the axis must be split.
-pub(super) fn operand_index(group: &Group<'_>, from: &[usize], to: &[usize], index: &[Affine]) -> Result<Index> {
+pub(super) fn operand_index(
+    group: &Group<'_>,
+    from: &[usize],
+    to: &[usize],
+    index: &[Affine],
+) -> Result<Index> {
     let mut at = vec![Affine::constant(0); from.len()];
     let (mut i, mut j) = (0, 0);
     while i < from.len() || j < to.len() {
@@ -64,7 +69,8 @@ fn divide(group: &Group<'_>, position: &Affine, size: usize) -> Result<(Affine, 
             continue;
         }
         // The axis runs through several multiples of `size`: its inner part is what stays below one.
-        let crosses = coefficient > 0 && size % coefficient == 0 && extent % (size / coefficient) == 0;
+        let crosses =
+            coefficient > 0 && size % coefficient == 0 && extent % (size / coefficient) == 0;
         if !crosses {
             return cannot("a reshape regroups dimensions whose sizes do not divide");
         }

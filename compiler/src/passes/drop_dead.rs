@@ -5,16 +5,22 @@ use crate::pass::{Changed, Context, Pass};
 use crate::rewrite::{Rewrite, rewrite};
 
 /// See the module.
-pub const PASS: Pass<Graph> = Pass { name: "drop-dead", summary: "Removes nodes whose results are not used.", run };
+pub const PASS: Pass<Graph> =
+    Pass { name: "drop-dead", summary: "Removes nodes whose results are not used.", run };
 
-fn run(graph: &mut Graph, _context: &Context<'_>) -> Result<Changed, crate::diagnostic::Diagnostics> {
+fn run(
+    graph: &mut Graph,
+    _context: &Context<'_>,
+) -> Result<Changed, crate::diagnostic::Diagnostics> {
     Ok(super::each_function(graph, |function| {
         let mut live = vec![false; function.values.len()];
         mark_block(function, &function.body, &mut live);
         let mut trimmed = function.clone();
         let removed = trim_block(function, &mut trimmed, Place::Body, &live);
         // Rebuilding leaves the dead nodes and values behind, so that numbers stay small and prints quiet.
-        removed.then(|| rewrite(&trimmed, &mut |_, _, _| Ok(Rewrite::Keep)).expect("copying infers nothing"))
+        removed.then(|| {
+            rewrite(&trimmed, &mut |_, _, _| Ok(Rewrite::Keep)).expect("copying infers nothing")
+        })
     }))
 }
 

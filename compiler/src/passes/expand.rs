@@ -9,7 +9,10 @@ use crate::rewrite::{Rewrite, rewrite};
 pub const PASS: Pass<Graph> =
     Pass { name: "expand", summary: "Replaces composites by the primitives they stand for.", run };
 
-fn run(graph: &mut Graph, _context: &Context<'_>) -> Result<Changed, crate::diagnostic::Diagnostics> {
+fn run(
+    graph: &mut Graph,
+    _context: &Context<'_>,
+) -> Result<Changed, crate::diagnostic::Diagnostics> {
     let mut changed = Changed::No;
     for function in graph.functions.values_mut() {
         while has_composite(function) {
@@ -23,11 +26,17 @@ fn run(graph: &mut Graph, _context: &Context<'_>) -> Result<Changed, crate::diag
 
 fn has_composite(function: &Function) -> bool {
     let mut found = false;
-    function.visit(&function.body, &mut |node| found |= function.nodes[node].op.kind() == Kind::Composite);
+    function.visit(&function.body, &mut |node| {
+        found |= function.nodes[node].op.kind() == Kind::Composite
+    });
     found
 }
 
-fn expand_node(builder: &mut Builder<'_>, node: &Node, operands: &[ValueId]) -> Result<Rewrite, TypeError> {
+fn expand_node(
+    builder: &mut Builder<'_>,
+    node: &Node,
+    operands: &[ValueId],
+) -> Result<Rewrite, TypeError> {
     match node.op.expand(builder, operands) {
         Some(values) => Ok(Rewrite::Replace(values?.into())),
         None => Ok(Rewrite::Keep),

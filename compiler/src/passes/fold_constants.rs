@@ -9,15 +9,21 @@ use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 
 /// See the module.
-pub const PASS: Pass<Graph> =
-    Pass { name: "fold-constants", summary: "Evaluates nodes whose operands are all constants.", run };
+pub const PASS: Pass<Graph> = Pass {
+    name: "fold-constants",
+    summary: "Evaluates nodes whose operands are all constants.",
+    run,
+};
 
 /// Results up to this size are always folded.
 const SMALL_BYTES: usize = 1 << 16;
 /// No result above this size is folded: it would be kept in memory beside its operands.
 const LARGE_BYTES: usize = 1 << 30;
 
-fn run(graph: &mut Graph, context: &Context<'_>) -> Result<Changed, crate::diagnostic::Diagnostics> {
+fn run(
+    graph: &mut Graph,
+    context: &Context<'_>,
+) -> Result<Changed, crate::diagnostic::Diagnostics> {
     Ok(super::each_function(graph, |function| {
         let mut constants: BTreeMap<ValueId, Tensor> = BTreeMap::new();
         let mut folded = false;
@@ -47,7 +53,13 @@ fn run(graph: &mut Graph, context: &Context<'_>) -> Result<Changed, crate::diagn
                     context.decline(PASS.name, place(), "a large product is left to the target");
                     return Ok(Rewrite::Keep);
                 }
-                Kind::Source | Kind::View | Kind::Index | Kind::Order | Kind::Contract | Kind::Map | Kind::Reduce => {}
+                Kind::Source
+                | Kind::View
+                | Kind::Index
+                | Kind::Order
+                | Kind::Contract
+                | Kind::Map
+                | Kind::Reduce => {}
             }
             if bytes > LARGE_BYTES {
                 context.decline(PASS.name, place(), "the result is too large to keep");
@@ -56,7 +68,9 @@ fn run(graph: &mut Graph, context: &Context<'_>) -> Result<Changed, crate::diagn
             folded = true;
             let values = node.op.evaluate(&known);
             let values = values.into_iter().map(|tensor| {
-                let value = builder.add(Constant { value: tensor.clone() }, &[]).expect("a tensor has a type");
+                let value = builder
+                    .add(Constant { value: tensor.clone() }, &[])
+                    .expect("a tensor has a type");
                 constants.insert(value, tensor);
                 value
             });

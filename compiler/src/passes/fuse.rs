@@ -19,7 +19,10 @@ pub const PASS: Pass<Graph> =
 
 const MOST_NODES: usize = 48;
 
-fn run(graph: &mut Graph, context: &Context<'_>) -> Result<Changed, crate::diagnostic::Diagnostics> {
+fn run(
+    graph: &mut Graph,
+    context: &Context<'_>,
+) -> Result<Changed, crate::diagnostic::Diagnostics> {
     Ok(super::each_function(graph, |function| {
         let mut function = function.clone();
         let body = std::mem::take(&mut function.body);
@@ -86,7 +89,12 @@ fn fuse_block(function: &mut Function, mut block: Block, context: &Context<'_>) 
 fn is_free(node: &Node) -> bool {
     match &node.op {
         Op::Constant(constant) => constant.value.count() == 1,
-        Op::Iota(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Broadcast(_) | Op::Slice(_) | Op::Reverse(_) => true,
+        Op::Iota(_)
+        | Op::Reshape(_)
+        | Op::Transpose(_)
+        | Op::Broadcast(_)
+        | Op::Slice(_)
+        | Op::Reverse(_) => true,
         _ => false,
     }
 }
@@ -100,9 +108,13 @@ fn class_of(node: &Node) -> Class {
         },
         Kind::Contract => Class::Anchor,
         Kind::Index if matches!(node.op, Op::Gather(_) | Op::DynamicSlice(_)) => Class::Anchor,
-        Kind::Source | Kind::View | Kind::Index | Kind::Order | Kind::Control | Kind::Collective | Kind::Composite => {
-            Class::Alone
-        }
+        Kind::Source
+        | Kind::View
+        | Kind::Index
+        | Kind::Order
+        | Kind::Control
+        | Kind::Collective
+        | Kind::Composite => Class::Alone,
     }
 }
 
@@ -118,7 +130,8 @@ fn find_groups(function: &Function, block: &Block, context: &Context<'_>) -> Vec
     };
     for &id in block.nodes.iter().filter(|&&id| !is_free(&function.nodes[id])) {
         let node = &function.nodes[id];
-        let captured: Vec<ValueId> = node.blocks.iter().flat_map(|inner| function.captures(inner)).collect();
+        let captured: Vec<ValueId> =
+            node.blocks.iter().flat_map(|inner| function.captures(inner)).collect();
         for &value in node.operands.iter().chain(&captured) {
             fuser.readers.entry(value).or_default().push(id);
         }
@@ -130,12 +143,24 @@ fn find_groups(function: &Function, block: &Block, context: &Context<'_>) -> Vec
             continue;
         }
         let shape = function.ty(node.results[0]).shape.clone();
-        let rows = matches!(node.op, Op::Reduce(_)).then(|| function.ty(node.operands[0]).shape.clone());
-        fuser.clusters.push(Cluster { members: vec![id], class: class_of(node), rows, shape, merged: false });
+        let rows =
+            matches!(node.op, Op::Reduce(_)).then(|| function.ty(node.operands[0]).shape.clone());
+        fuser.clusters.push(Cluster {
+            members: vec![id],
+            class: class_of(node),
+            rows,
+            shape,
+            merged: false,
+        });
         fuser.cluster_of.insert(id, fuser.clusters.len() - 1);
         fuser.grow(id, context);
     }
-    fuser.clusters.into_iter().filter(|cluster| !cluster.merged).map(|cluster| cluster.members).collect()
+    fuser
+        .clusters
+        .into_iter()
+        .filter(|cluster| !cluster.merged)
+        .map(|cluster| cluster.members)
+        .collect()
 }
 
 impl Fuser<'_> {
@@ -165,10 +190,14 @@ impl Fuser<'_> {
             .operands
             .iter()
             .enumerate()
-            .filter_map(|(position, &value)| self.source(value).map(|(cluster, whole)| (cluster, whole, position)))
+            .filter_map(|(position, &value)| {
+                self.source(value).map(|(cluster, whole)| (cluster, whole, position))
+            })
             .collect();
         // Anchors and reductions first: there is room for one of them, and for any number of elementwise chains.
-        sources.sort_by_key(|&(cluster, _, position)| (self.clusters[cluster].class == Class::Elementwise, position));
+        sources.sort_by_key(|&(cluster, _, position)| {
+            (self.clusters[cluster].class == Class::Elementwise, position)
+        });
         for (cluster, whole, position) in sources {
             let own = self.cluster_of[&id];
             let from = self.cluster_of[&self.clusters[cluster].members[0]];
@@ -178,7 +207,8 @@ impl Fuser<'_> {
             match self.may_join(from, own, id, position, whole, context) {
                 Ok(()) => self.merge(from, own),
                 Err(reason) => {
-                    let producer = *self.clusters[from].members.last().expect("a cluster has members");
+                    let producer =
+                        *self.clusters[from].members.last().expect("a cluster has members");
                     let place = format!("{} into {name}", self.function.nodes[producer].op.name());
                     context.decline(PASS.name, place, reason);
                 }
@@ -224,7 +254,8 @@ impl Fuser<'_> {
                 if b.class == Class::Anchor {
                     return Err("one anchor a group");
                 }
-                let epilogue = whole && a.shape.iter().product::<usize>() == b.shape.iter().product::<usize>();
+                let epilogue =
+                    whole && a.shape.iter().product::<usize>() == b.shape.iter().product::<usize>();
                 let row = a.rows.as_ref().is_some_and(|rows| *rows == b.shape);
                 if !epilogue && !row {
                     return Err("the consumer has other rows");
@@ -245,7 +276,8 @@ impl Fuser<'_> {
                 if b.class != Class::Elementwise {
                     return Err("one anchor a group");
                 }
-                if !whole || a.shape.iter().product::<usize>() != b.shape.iter().product::<usize>() {
+                if !whole || a.shape.iter().product::<usize>() != b.shape.iter().product::<usize>()
+                {
                     return Err("the result is repeated or cut");
                 }
                 if !self.only_use(a, id) && a.shape != b.shape {
@@ -275,7 +307,8 @@ impl Fuser<'_> {
         let inside = |id: &NodeId| *id == consumer || cluster.members.contains(id);
         cluster.members.iter().flat_map(|&id| &self.function.nodes[id].results).all(|result| {
             let readers = self.readers.get(result);
-            !self.results.contains(result) && readers.is_none_or(|readers| readers.iter().all(inside))
+            !self.results.contains(result)
+                && readers.is_none_or(|readers| readers.iter().all(inside))
         })
     }
 
@@ -299,8 +332,10 @@ impl Fuser<'_> {
 
     /// Whether a value of `from` reaches `own` through a cluster that is neither.
     fn makes_cycle(&self, from: usize, own: usize) -> bool {
-        let first = self.clusters[from].members.iter().map(|id| self.position[id]).min().unwrap_or(0);
-        let mut pending: Vec<NodeId> = self.outside_producers(&self.clusters[own].members, &[from, own]);
+        let first =
+            self.clusters[from].members.iter().map(|id| self.position[id]).min().unwrap_or(0);
+        let mut pending: Vec<NodeId> =
+            self.outside_producers(&self.clusters[own].members, &[from, own]);
         let mut seen: BTreeSet<NodeId> = pending.iter().copied().collect();
         while let Some(id) = pending.pop() {
             if self.cluster_of.get(&id) == Some(&from) {
@@ -332,7 +367,9 @@ impl Fuser<'_> {
             for value in node.operands.iter().copied().chain(captured) {
                 let Some(&producer) = self.producer.get(&value) else { continue };
                 let cluster = self.cluster_of.get(&producer);
-                if !members.contains(&producer) && !cluster.is_some_and(|cluster| skip.contains(cluster)) {
+                if !members.contains(&producer)
+                    && !cluster.is_some_and(|cluster| skip.contains(cluster))
+                {
                     found.push(producer);
                 }
             }
@@ -367,7 +404,8 @@ impl<'a> Emitter<'a> {
         for &id in &block.nodes {
             let node = &function.nodes[id];
             producer.extend(node.results.iter().map(|&result| (result, id)));
-            let captured: Vec<ValueId> = node.blocks.iter().flat_map(|inner| function.captures(inner)).collect();
+            let captured: Vec<ValueId> =
+                node.blocks.iter().flat_map(|inner| function.captures(inner)).collect();
             for &value in node.operands.iter().chain(&captured) {
                 readers.entry(value).or_default().insert(id);
             }
@@ -420,7 +458,10 @@ impl<'a> Emitter<'a> {
     fn emit_group(&mut self, members: &[NodeId], context: &Context<'_>) {
         if let [only] = members {
             let node = &self.function.nodes[*only];
-            if matches!(node.op.kind(), Kind::Source | Kind::Collective | Kind::Composite | Kind::Control) {
+            if matches!(
+                node.op.kind(),
+                Kind::Source | Kind::Collective | Kind::Composite | Kind::Control
+            ) {
                 self.emitted.push(*only);
                 return;
             }
@@ -442,7 +483,8 @@ impl<'a> Emitter<'a> {
     }
 
     fn describe(&self, members: &[NodeId]) -> String {
-        let names: Vec<&str> = members.iter().map(|&id| self.function.nodes[id].op.name()).collect();
+        let names: Vec<&str> =
+            members.iter().map(|&id| self.function.nodes[id].op.name()).collect();
         names.join("+")
     }
 
@@ -491,7 +533,14 @@ impl<'a> Emitter<'a> {
         }
         let span = self.function.nodes[members[0]].span;
         let reason = lower_group(self.function, &block, "trial").err();
-        let node = Node { op: Op::Fusion(Fusion {}), operands, results, blocks: vec![block], origins, span };
+        let node = Node {
+            op: Op::Fusion(Fusion {}),
+            operands,
+            results,
+            blocks: vec![block],
+            origins,
+            span,
+        };
         (self.function.nodes.push(node), reason)
     }
 
@@ -542,9 +591,12 @@ fn order(function: &Function, nodes: Vec<NodeId>) -> Vec<NodeId> {
     let mut waits = vec![0; nodes.len()];
     for (position, &id) in nodes.iter().enumerate() {
         let node = &function.nodes[id];
-        let mut reads: BTreeSet<usize> = node.operands.iter().filter_map(|value| maker.get(value).copied()).collect();
+        let mut reads: BTreeSet<usize> =
+            node.operands.iter().filter_map(|value| maker.get(value).copied()).collect();
         for block in &node.blocks {
-            reads.extend(function.captures(block).iter().filter_map(|value| maker.get(value).copied()));
+            reads.extend(
+                function.captures(block).iter().filter_map(|value| maker.get(value).copied()),
+            );
         }
         for made in reads {
             readers[made].push(position);
@@ -555,8 +607,10 @@ fn order(function: &Function, nodes: Vec<NodeId>) -> Vec<NodeId> {
         let results = &function.nodes[nodes[position]].results;
         results.iter().map(|result| result.index()).max().unwrap_or(0)
     };
-    let mut ready: BTreeSet<(usize, usize)> =
-        (0..nodes.len()).filter(|&position| waits[position] == 0).map(|position| (last(position), position)).collect();
+    let mut ready: BTreeSet<(usize, usize)> = (0..nodes.len())
+        .filter(|&position| waits[position] == 0)
+        .map(|position| (last(position), position))
+        .collect();
     let mut ordered = Vec::with_capacity(nodes.len());
     while let Some((_, position)) = ready.pop_first() {
         ordered.push(nodes[position]);

@@ -9,7 +9,10 @@ use crate::rewrite::{Rewrite, rewrite};
 pub const PASS: Pass<Graph> =
     Pass { name: "inline-calls", summary: "Replaces calls by the called function's body.", run };
 
-fn run(graph: &mut Graph, _context: &Context<'_>) -> Result<Changed, crate::diagnostic::Diagnostics> {
+fn run(
+    graph: &mut Graph,
+    _context: &Context<'_>,
+) -> Result<Changed, crate::diagnostic::Diagnostics> {
     let mut changed = Changed::No;
     // A verified graph has no recursion, so each round removes one level of calls.
     while has_call(graph.entry()) {
@@ -30,12 +33,18 @@ fn run(graph: &mut Graph, _context: &Context<'_>) -> Result<Changed, crate::diag
 
 fn has_call(function: &Function) -> bool {
     let mut found = false;
-    function.visit(&function.body, &mut |node| found |= matches!(function.nodes[node].op, Op::Call(_)));
+    function
+        .visit(&function.body, &mut |node| found |= matches!(function.nodes[node].op, Op::Call(_)));
     found
 }
 
 /// Adds copies of another function's nodes, and gives its results.
-pub fn inline(builder: &mut Builder<'_>, from: &Function, block: &Block, operands: &[ValueId]) -> Vec<ValueId> {
+pub fn inline(
+    builder: &mut Builder<'_>,
+    from: &Function,
+    block: &Block,
+    operands: &[ValueId],
+) -> Vec<ValueId> {
     let mut map: Vec<Option<ValueId>> = vec![None; from.values.len()];
     copy_block(builder, from, block, operands, &mut map)
 }
@@ -47,7 +56,8 @@ fn copy_block(
     params: &[ValueId],
     map: &mut Vec<Option<ValueId>>,
 ) -> Vec<ValueId> {
-    let find = |map: &[Option<ValueId>], value: ValueId| map[value.index()].expect("defined before use");
+    let find =
+        |map: &[Option<ValueId>], value: ValueId| map[value.index()].expect("defined before use");
     for (&param, &value) in block.params.iter().zip(params) {
         map[param.index()] = Some(value);
     }
@@ -62,7 +72,9 @@ fn copy_block(
                 .expect("copying infers nothing new");
             blocks.push(built);
         }
-        let results = builder.add_many(node.op.clone(), &operands, blocks).expect("a copy has the same types");
+        let results = builder
+            .add_many(node.op.clone(), &operands, blocks)
+            .expect("a copy has the same types");
         for (&old, &new) in node.results.iter().zip(&results) {
             map[old.index()] = Some(new);
         }

@@ -9,12 +9,18 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 /// See the module.
-pub const PASS: Pass<Graph> =
-    Pass { name: "merge-duplicates", summary: "Makes nodes that compute the same value one node.", run };
+pub const PASS: Pass<Graph> = Pass {
+    name: "merge-duplicates",
+    summary: "Makes nodes that compute the same value one node.",
+    run,
+};
 
 const COMPARED_BYTES: usize = 1 << 12;
 
-fn run(graph: &mut Graph, _context: &Context<'_>) -> Result<Changed, crate::diagnostic::Diagnostics> {
+fn run(
+    graph: &mut Graph,
+    _context: &Context<'_>,
+) -> Result<Changed, crate::diagnostic::Diagnostics> {
     Ok(super::each_function(graph, |function| {
         let merged = RefCell::new(false);
         // Nodes of inner blocks are not merged: what they compute must not run where the block does not.

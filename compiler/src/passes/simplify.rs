@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 pub const PASS: Pass<Graph> =
     Pass { name: "simplify", summary: "Replaces nodes by cheaper ones of the same meaning.", run };
 
-fn run(graph: &mut Graph, _context: &Context<'_>) -> Result<Changed, crate::diagnostic::Diagnostics> {
+fn run(
+    graph: &mut Graph,
+    _context: &Context<'_>,
+) -> Result<Changed, crate::diagnostic::Diagnostics> {
     Ok(super::each_function(graph, |function| {
         let mut changed = false;
         let mut producers: BTreeMap<ValueId, NodeId> = BTreeMap::new();
@@ -73,7 +76,9 @@ fn simpler(
             Ok(Some(builder.add(Reshape { shape: outer.shape.clone() }, &sources)?))
         }
         (Op::Convolve(convolve), Op::Pad(pad)) => {
-            let Some((Op::Constant(value), _)) = made_by(builder, sources[1]) else { return Ok(None) };
+            let Some((Op::Constant(value), _)) = made_by(builder, sources[1]) else {
+                return Ok(None);
+            };
             let zero = value.value.values().to_f64().iter().all(|&element| element == 0.0);
             let channels = pad.low[..2].iter().chain(&pad.high[..2]).all(|&size| size == 0);
             if !zero || !channels || pad.interior.iter().any(|&size| size > 0) {
