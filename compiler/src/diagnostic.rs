@@ -57,6 +57,8 @@ codes! {
     Input = "input",
     /// A time or memory limit was reached, or the run was cancelled.
     Limit = "limit",
+    /// A file cannot be read, mapped or written, or is not of the format that its use needs.
+    File = "file",
 }
 
 impl fmt::Display for Code {

@@ -8,6 +8,7 @@ pub mod diagnostic;
 pub mod evaluate;
 pub mod expr;
 pub mod graph;
+pub mod import;
 pub mod kernel;
 pub mod lower;
 pub mod machine;

@@ -1,0 +1,544 @@
+//! Nodes of the file become nodes of a graph, one after another. Values known before the run are carried as tensors
+//! and only become constants of the graph where a node needs them as values.
+
+use super::context::{ImportError, Items, NodeContext, invalid, unsupported};
+use super::fold;
+use super::proto::{FunctionProto, GraphProto, NodeProto, TensorProto};
+use super::table::{Convert, Table};
+use super::tensors::{External, TensorError};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::graph::{Block, Builder, Origins, ValueId};
+use crate::tensor::Tensor;
+use crate::types::TensorType;
+use indexmap::{IndexMap, IndexSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+/// The most nodes that inlining functions and unrolling loops may make.
+const MAX_NODES: usize = 1 << 20;
+/// The deepest nesting of functions and graphs in nodes.
+const MAX_DEPTH: usize = 64;
+
+/// What a name of the file stands for.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    /// A value of the graph.
+    Value(ValueId),
+    /// A tensor known before the run, and the name it had.
+    Known {
+        /// Its value.
+        tensor: Tensor,
+        /// Its name in the file.
+        name: Option<Rc<str>>,
+    },
+    /// A list whose length is known before the run.
+    Sequence(Vec<Item>),
+    /// An optional without a value.
+    Nothing,
+    /// Something whose type is not one of ours.
+    Unusable(String),
+    /// The result of a node whose failure was reported.
+    Failed,
+}
+
+impl Item {
+    /// A tensor known before the run.
+    pub(crate) fn known(tensor: Tensor) -> Item {
+        Item::Known { tensor, name: None }
+    }
+}
+
+impl From<TensorError> for ImportError {
+    fn from(error: TensorError) -> ImportError {
+        match error {
+            TensorError::Unsupported(what) => ImportError::Unsupported(what),
+            TensorError::Malformed(what) | TensorError::Missing(what) => ImportError::Invalid(what),
+        }
+    }
+}
+
+/// The version of each operator set that nodes are of.
+pub(crate) type Opsets = BTreeMap<String, i64>;
+
+/// The names of one graph or function body.
+#[derive(Debug, Default)]
+pub(crate) struct Scope {
+    names: BTreeMap<String, Item>,
+    /// Whether names of the scopes around are hidden: a function's body sees none of its caller's.
+    closed: bool,
+}
+
+/// Constants of one block, by place of their bytes and by type.
+type Constants = IndexMap<(usize, TensorType), ValueId>;
+
+/// A node that was not converted.
+#[derive(Debug)]
+struct Failure {
+    op: String,
+    node: String,
+    error: ImportError,
+}
+
+/// The state of one import.
+#[derive(Debug)]
+pub(crate) struct Importer<'m> {
+    functions: &'m [FunctionProto],
+    external: &'m External,
+    table: Table,
+    scopes: Vec<Scope>,
+    blocks: Vec<Constants>,
+    known: IndexMap<ValueId, Tensor>,
+    value_names: BTreeSet<String>,
+    failures: Vec<Failure>,
+    /// The names of the nodes around, innermost last, that origins start with.
+    path: Vec<String>,
+    converted: usize,
+    /// Names of source nodes.
+    pub(crate) origins: IndexSet<String>,
+    /// For each value of the file that is not known, the inputs of the model that it depends on.
+    depends: BTreeMap<ValueId, Rc<BTreeSet<String>>>,
+    /// Inputs of the model whose values would have to be known.
+    pub(crate) wanted: BTreeSet<String>,
+}
+
+impl<'m> Importer<'m> {
+    pub(crate) fn new(functions: &'m [FunctionProto], external: &'m External) -> Importer<'m> {
+        Importer {
+            functions,
+            external,
+            table: Table::new(),
+            scopes: vec![Scope::default()],
+            blocks: vec![Constants::default()],
+            known: IndexMap::new(),
+            value_names: BTreeSet::new(),
+            failures: Vec::new(),
+            path: Vec::new(),
+            converted: 0,
+            origins: IndexSet::new(),
+            depends: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+        }
+    }
+
+    /// Gives a name to an item in the innermost scope.
+    pub(crate) fn bind(&mut self, name: &str, item: Item) {
+        let scope = self.scopes.last_mut().expect("there is a scope around");
+        scope.names.insert(name.to_owned(), item);
+    }
+
+    /// Makes a value of the graph one of the model's inputs.
+    pub(crate) fn bind_input(&mut self, name: &str, value: ValueId) {
+        self.value_names.insert(name.to_owned());
+        self.depends.insert(value, Rc::new(BTreeSet::from([name.to_owned()])));
+        self.bind(name, Item::Value(value));
+    }
+
+    /// What a name stands for.
+    pub(crate) fn lookup(&self, name: &str) -> Option<&Item> {
+        for scope in self.scopes.iter().rev() {
+            if let Some(item) = scope.names.get(name) {
+                return Some(item);
+            }
+            if scope.closed {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// The value of a tensor of the file.
+    pub(crate) fn tensor(&self, proto: &TensorProto) -> Result<Tensor, ImportError> {
+        Ok(super::tensors::tensor(proto, self.external)?)
+    }
+
+    /// The item for an initializer.
+    pub(crate) fn initializer(&self, proto: &TensorProto) -> Item {
+        match super::tensors::tensor(proto, self.external) {
+            Ok(tensor) => Item::Known { tensor, name: Some(proto.name.as_str().into()) },
+            Err(TensorError::Unsupported(what)) => Item::Unusable(what),
+            Err(TensorError::Malformed(_) | TensorError::Missing(_)) => Item::Failed,
+        }
+    }
+
+    /// A constant of the graph, made once in each block.
+    pub(crate) fn constant(
+        &mut self,
+        builder: &mut Builder<'_>,
+        tensor: Tensor,
+        name: Option<&str>,
+    ) -> ValueId {
+        let key = (tensor.bytes().as_ptr() as usize, tensor.ty().clone());
+        if let Some(&value) = self.blocks.iter().find_map(|constants| constants.get(&key)) {
+            return value;
+        }
+        let value = builder.constant(tensor.clone());
+        self.known.insert(value, tensor);
+        self.blocks.last_mut().expect("there is a block around").insert(key, value);
+        if let Some(name) = name {
+            self.name_value(builder, value, name);
+        }
+        value
+    }
+
+    /// The graph's value for an item, which must be a tensor.
+    pub(crate) fn value(
+        &mut self,
+        builder: &mut Builder<'_>,
+        item: &Item,
+    ) -> Result<ValueId, ImportError> {
+        match item {
+            Item::Value(value) => Ok(*value),
+            Item::Known { tensor, name } => {
+                Ok(self.constant(builder, tensor.clone(), name.as_deref()))
+            }
+            Item::Sequence(_) => unsupported("a sequence as a value at run time"),
+            Item::Nothing => unsupported("an optional without a value at run time"),
+            Item::Unusable(what) => unsupported(what.clone()),
+            Item::Failed => Err(ImportError::Reported),
+        }
+    }
+
+    /// The item for a value of the graph: its tensor where it is a constant.
+    pub(crate) fn item(&self, value: ValueId) -> Item {
+        match self.known.get(&value) {
+            Some(tensor) => Item::known(tensor.clone()),
+            None => Item::Value(value),
+        }
+    }
+
+    fn name_value(&mut self, builder: &mut Builder<'_>, value: ValueId, name: &str) {
+        let slot = &mut builder.function.values[value].name;
+        if slot.is_none() && self.value_names.insert(name.to_owned()) {
+            *slot = Some(name.to_owned());
+        }
+    }
+
+    /// Converts nodes, in an order in which every value is defined before it is used.
+    pub(crate) fn nodes(
+        &mut self,
+        builder: &mut Builder<'_>,
+        nodes: &[NodeProto],
+        opsets: &Opsets,
+    ) -> Result<(), ImportError> {
+        if self.path.len() > MAX_DEPTH {
+            return unsupported(format!("graphs nested deeper than {MAX_DEPTH}"));
+        }
+        for index in super::order::order(nodes) {
+            self.node(builder, &nodes[index], index, opsets);
+            if self.converted > MAX_NODES {
+                return unsupported(format!("more than {MAX_NODES} nodes"));
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, builder: &mut Builder<'_>, node: &NodeProto, index: usize, opsets: &Opsets) {
+        self.converted += 1;
+        let own = match node.name.as_str() {
+            "" => format!("{}_{index}", node.op_type),
+            name => name.to_owned(),
+        };
+        self.path.push(own);
+        let name = self.path.join("/");
+        let (origin, _) = self.origins.insert_full(name.clone());
+        let outer = std::mem::replace(
+            &mut builder.origins,
+            Origins::from_elem(u32::try_from(origin).unwrap_or(u32::MAX), 1),
+        );
+        let (start, first_constant) = (builder.nodes.len(), self.innermost().len());
+        let items = self.convert(builder, node, opsets);
+        let items = match items {
+            Ok(items) => items,
+            Err(error) => {
+                builder.nodes.truncate(start);
+                self.innermost().truncate(first_constant);
+                self.fail(node, name, error);
+                vec![Item::Failed; node.output.len()]
+            }
+        };
+        builder.origins = outer;
+        self.path.pop();
+        let padding = std::iter::repeat(Item::Unusable(format!(
+            "an output of {} that is not computed",
+            node.op_type
+        )));
+        for (output, item) in node.output.iter().zip(items.into_iter().chain(padding)) {
+            if output.is_empty() {
+                continue;
+            }
+            let item = match item {
+                Item::Value(value) => {
+                    self.name_value(builder, value, output);
+                    Item::Value(value)
+                }
+                Item::Known { tensor, .. } => {
+                    Item::Known { tensor, name: Some(output.as_str().into()) }
+                }
+                Item::Sequence(_) | Item::Nothing | Item::Unusable(_) | Item::Failed => item,
+            };
+            self.bind(output, item);
+        }
+    }
+
+    fn innermost(&mut self) -> &mut Constants {
+        self.blocks.last_mut().expect("there is a block around")
+    }
+
+    fn convert(&mut self, builder: &mut Builder<'_>, node: &NodeProto, opsets: &Opsets) -> Items {
+        let mut inputs = Vec::with_capacity(node.input.len());
+        for name in &node.input {
+            let item = match name.as_str() {
+                "" => None,
+                name => match self.lookup(name) {
+                    Some(Item::Failed) => return Err(ImportError::Reported),
+                    Some(item) => Some(item.clone()),
+                    None => return invalid(format!("nothing defines {name}")),
+                },
+            };
+            inputs.push(item);
+        }
+        if let Some(function) = self.function(node) {
+            return self.inline(builder, node, function, inputs);
+        }
+        let domain = normal_domain(&node.domain);
+        let Some(&opset) = opsets.get(domain) else {
+            return unsupported(format!("the model imports no version of domain {domain:?}"));
+        };
+        let Some(row) = self.table.find(domain, &node.op_type, opset) else {
+            return unsupported("there is no such operator here");
+        };
+        let start = builder.nodes.len();
+        let first_constant = self.innermost().len();
+        let depends = self.dependencies(&inputs);
+        let foldable = inputs.iter().all(|item| matches!(item, None | Some(Item::Known { .. })));
+        let mut context =
+            NodeContext { node, opset, builder: &mut *builder, importer: &mut *self, inputs };
+        let items = match row {
+            Convert::Values(convert) => convert(&mut context)
+                .map(|values| values.into_iter().map(Item::Value).collect::<Vec<Item>>()),
+            Convert::Items(convert) => convert(&mut context),
+        };
+        let mut items = match items {
+            Ok(items) => items,
+            Err(error) => {
+                if let ImportError::NeedsValue(name) = &error {
+                    self.want(name);
+                }
+                return Err(error);
+            }
+        };
+        if foldable && let Some(tensors) = fold::fold(builder, start, &items, &self.known) {
+            builder.nodes.truncate(start);
+            self.innermost().truncate(first_constant);
+            return Ok(tensors.into_iter().map(Item::known).collect());
+        }
+        for item in &mut items {
+            if let Item::Value(value) = *item {
+                *item = self.item(value);
+                if matches!(item, Item::Value(_)) {
+                    self.depends.entry(value).or_insert_with(|| Rc::clone(&depends));
+                }
+            }
+        }
+        Ok(items)
+    }
+
+    fn dependencies(&self, inputs: &[Option<Item>]) -> Rc<BTreeSet<String>> {
+        let mut sets: Vec<&Rc<BTreeSet<String>>> = Vec::new();
+        for item in inputs.iter().flatten() {
+            if let Item::Value(value) = item
+                && let Some(set) = self.depends.get(value)
+                && !sets.iter().any(|other| Rc::ptr_eq(other, set))
+            {
+                sets.push(set);
+            }
+        }
+        match sets.as_slice() {
+            [one] => Rc::clone(one),
+            sets => Rc::new(sets.iter().flat_map(|set| set.iter().cloned()).collect()),
+        }
+    }
+
+    fn want(&mut self, name: &str) {
+        let Some(item) = self.lookup(name).cloned() else { return };
+        let set = self.dependencies(&[Some(item)]);
+        self.wanted.extend(set.iter().cloned());
+    }
+
+    fn function(&self, node: &NodeProto) -> Option<&'m FunctionProto> {
+        let functions: &'m [FunctionProto] = self.functions;
+        functions.iter().find(|function| {
+            function.name == node.op_type
+                && normal_domain(&function.domain) == normal_domain(&node.domain)
+                && function.overload == node.overload
+        })
+    }
+
+    /// Puts a function's body in the place of a node that calls it.
+    fn inline(
+        &mut self,
+        builder: &mut Builder<'_>,
+        node: &NodeProto,
+        function: &FunctionProto,
+        inputs: Vec<Option<Item>>,
+    ) -> Items {
+        let mut scope = Scope { names: BTreeMap::new(), closed: true };
+        for (name, item) in
+            function.input.iter().zip(inputs.into_iter().chain(std::iter::repeat(None)))
+        {
+            if let Some(item) = item {
+                scope.names.insert(name.clone(), item);
+            }
+        }
+        let nodes: Vec<NodeProto> = function
+            .node
+            .iter()
+            .map(|inner| super::order::with_attributes(inner, node, function))
+            .collect();
+        // An input that is left out is left out of the nodes that take it, too.
+        let absent: BTreeSet<&str> = function
+            .input
+            .iter()
+            .filter(|name| !scope.names.contains_key(*name))
+            .map(String::as_str)
+            .collect();
+        let nodes: Vec<NodeProto> = nodes
+            .into_iter()
+            .map(|mut inner| {
+                for input in &mut inner.input {
+                    if absent.contains(input.as_str()) {
+                        input.clear();
+                    }
+                }
+                inner
+            })
+            .collect();
+        let opsets = super::opsets(&function.opset_import);
+        self.scopes.push(scope);
+        let done = self.nodes(builder, &nodes, &opsets);
+        let items = function
+            .output
+            .iter()
+            .map(|name| match self.lookup(name) {
+                Some(item) => Ok(item.clone()),
+                None => invalid(format!("nothing in function {} defines {name}", function.name)),
+            })
+            .collect();
+        self.scopes.pop();
+        done?;
+        items
+    }
+
+    /// Converts a graph of a node in the place of the node.
+    pub(crate) fn inline_graph(
+        &mut self,
+        builder: &mut Builder<'_>,
+        graph: &GraphProto,
+        inputs: Vec<Item>,
+        opsets: &Opsets,
+    ) -> Items {
+        if inputs.len() < graph.input.len() {
+            return invalid(format!(
+                "the graph takes {} inputs, not {}",
+                graph.input.len(),
+                inputs.len()
+            ));
+        }
+        self.scopes.push(Scope::default());
+        for proto in &graph.initializer {
+            let item = self.initializer(proto);
+            self.bind(&proto.name, item);
+        }
+        for (input, item) in graph.input.iter().zip(inputs) {
+            self.bind(&input.name, item);
+        }
+        let done = self.nodes(builder, &graph.node, opsets);
+        let items = graph
+            .output
+            .iter()
+            .map(|output| match self.lookup(&output.name) {
+                Some(Item::Failed) => Err(ImportError::Reported),
+                Some(item) => Ok(item.clone()),
+                None => invalid(format!("nothing defines {}", output.name)),
+            })
+            .collect();
+        self.scopes.pop();
+        done?;
+        items
+    }
+
+    /// Builds a block with those parameters: `build` adds its nodes and gives its results.
+    pub(crate) fn block(
+        &mut self,
+        builder: &mut Builder<'_>,
+        params: Vec<ValueId>,
+        build: impl FnOnce(&mut Self, &mut Builder<'_>) -> Result<Vec<ValueId>, ImportError>,
+    ) -> Result<Block, ImportError> {
+        let outer = std::mem::take(&mut builder.nodes);
+        self.blocks.push(Constants::default());
+        let results = build(self, builder);
+        self.blocks.pop();
+        let nodes = std::mem::replace(&mut builder.nodes, outer);
+        Ok(Block { params, nodes, results: results? })
+    }
+
+    fn fail(&mut self, node: &NodeProto, name: String, error: ImportError) {
+        if error != ImportError::Reported {
+            let domain = normal_domain(&node.domain);
+            let op = if domain.is_empty() {
+                node.op_type.clone()
+            } else {
+                format!("{domain}.{}", node.op_type)
+            };
+            self.failures.push(Failure { op, node: name, error });
+        }
+    }
+
+    /// What went wrong: what is not supported is grouped by operator and reason.
+    pub(crate) fn diagnostics(&self) -> Diagnostics {
+        let mut groups: IndexMap<(String, String, Code), Vec<&str>> = IndexMap::new();
+        for failure in &self.failures {
+            let (reason, code) = match &failure.error {
+                ImportError::Unsupported(reason) => (reason.clone(), Code::Unsupported),
+                ImportError::Invalid(reason) => (reason.clone(), Code::OpType),
+                ImportError::NeedsValue(value) => (
+                    format!(
+                        "the value of {value} decides a shape or a structure, and is only known at run time"
+                    ),
+                    Code::Unsupported,
+                ),
+                ImportError::Reported => continue,
+            };
+            groups.entry((failure.op.clone(), reason, code)).or_default().push(&failure.node);
+        }
+        let mut diagnostics = Diagnostics::default();
+        for ((op, reason, code), nodes) in groups {
+            let message = match (code, nodes.len()) {
+                (Code::Unsupported, 1) => format!("{op} is not supported: {reason}"),
+                (Code::Unsupported, count) => {
+                    format!("{op} is not supported in {count} nodes: {reason}")
+                }
+                (_, _) => format!("{op}: {reason}"),
+            };
+            let mut first: Vec<&str> = nodes.iter().take(3).copied().collect();
+            if nodes.len() > 3 {
+                first.push("…");
+            }
+            let mut diagnostic = Diagnostic::error(code, message).on_node(first.join(", "));
+            if reason.ends_with("only known at run time") && !self.wanted.is_empty() {
+                let wanted: Vec<&str> = self.wanted.iter().map(String::as_str).collect();
+                diagnostic = diagnostic.with_help(format!(
+                    "give the value of {} when the model is compiled",
+                    wanted.join(", ")
+                ));
+            }
+            diagnostics.push(diagnostic);
+        }
+        diagnostics
+    }
+}
+
+/// The standard domain has two names.
+pub(crate) fn normal_domain(domain: &str) -> &str {
+    if domain == "ai.onnx" { "" } else { domain }
+}
