@@ -2,7 +2,7 @@
 //! unaligned: [`Tensor::values`] decodes them, [`Tensor::as_slice`] borrows them where it can.
 
 use crate::narrow;
-use crate::types::{DType, Shape, TensorType};
+use crate::types::{Class, DType, Shape, TensorType};
 use bytemuck::{AnyBitPattern, NoUninit};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -167,6 +167,19 @@ impl Values {
             Values::F32(values) => values.iter().map(|&value| f64::from(value)).collect(),
             Values::F64(values) => values.clone(),
         }
+    }
+
+    /// Values of type `from` as values of type `to`, in its arithmetic.
+    pub fn convert(self, from: DType, to: DType) -> Values {
+        let wider = match to.class() {
+            Class::Bool => true,
+            Class::Signed | Class::Unsigned => from.bits() <= to.bits(),
+            Class::Float => from == to || (to == DType::F32 && from != DType::F64),
+        };
+        if from.class() == to.class() && wider {
+            return self;
+        }
+        narrow::decode(to, &narrow::encode(to, &self))
     }
 
     /// Rounds or wraps each value to `dtype` and back, so that it is a value of that type. The arithmetic must be

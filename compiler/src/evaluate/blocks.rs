@@ -138,6 +138,12 @@ impl<'a> Evaluator<'a> {
                 [] => Ok(operands.iter().map(|x| Tensor::zeros(x.ty().clone())).collect()),
                 pairs => alone(pairs, node, operands),
             },
+            Op::Contract(op) => {
+                op.evaluate_within(&operands, self.budget.cancelled).ok_or(EvaluateError::Cancelled)
+            }
+            Op::Convolve(op) => {
+                op.evaluate_within(&operands, self.budget.cancelled).ok_or(EvaluateError::Cancelled)
+            }
             op => match formula(op, &operands) {
                 Some(function) => self.function(&function, operands),
                 None => Ok(op.evaluate(&operands)),

@@ -1,6 +1,6 @@
 //! `all-gather`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -38,10 +38,11 @@ impl OpDef for AllGather {
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+        unreachable!("the evaluator runs collectives")
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let x = TensorType { dtype: sample::dtype(u)?, shape: sample::shape(u, 1, 3)? };
+        Ok((AllGather { axis: sample::axis(u, x.rank())?, groups: vec![vec![0]] }, vec![x]))
     }
 }

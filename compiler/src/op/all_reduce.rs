@@ -1,8 +1,8 @@
 //! `all-reduce`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
 use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 use crate::kernel::Combine;
 use arbitrary::Unstructured;
 
@@ -37,10 +37,11 @@ impl OpDef for AllReduce {
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+        unreachable!("the evaluator runs collectives")
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let x = TensorType { dtype: DType::F32, shape: sample::shape(u, 0, 3)? };
+        Ok((AllReduce { combine: Combine::Sum, groups: vec![vec![0]] }, vec![x]))
     }
 }

@@ -1,7 +1,7 @@
 //! `all-to-all`.
 
 use crate::op::reduce_scatter::part;
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -45,11 +45,13 @@ impl OpDef for AllToAll {
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+        unreachable!("the evaluator runs collectives")
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let x = TensorType { dtype: sample::dtype(u)?, shape: sample::shape(u, 1, 3)? };
+        let (split, concat) = (sample::axis(u, x.rank())?, sample::axis(u, x.rank())?);
+        Ok((AllToAll { split, concat, groups: vec![vec![0]] }, vec![x]))
     }
 }
 

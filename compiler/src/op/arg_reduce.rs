@@ -1,10 +1,12 @@
 //! `arg-reduce`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::order::{compare, is_nan};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
 use crate::tensor::Tensor;
-use crate::types::{DType, TensorType};
+use crate::types::{DType, TensorType, strides};
 use crate::kernel::Combine;
 use arbitrary::Unstructured;
+use std::cmp::Ordering;
 
 /// See the catalogue.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,11 +49,40 @@ impl OpDef for ArgReduce {
         Ok(vec![TensorType { dtype: DType::I64, shape }])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let [x] = operands else { unreachable!("the type rule counts operands") };
+        let (size, step) = (x.shape()[self.axis], strides(x.shape())[self.axis]);
+        let values = x.values();
+        let better = |candidate: usize, best: usize| {
+            let order = match (is_nan(&values, candidate), is_nan(&values, best), self.combine) {
+                (false, false, Combine::Min) => compare(&values, best, candidate),
+                (left, right, _) if left || right => left.cmp(&right),
+                (_, _, _) => compare(&values, candidate, best),
+            };
+            order == Ordering::Greater || (order == Ordering::Equal && self.last)
+        };
+        let firsts = (0..values.len()).filter(|index| index / step % size == 0);
+        let positions: Vec<i64> = firsts
+            .map(|first| {
+                let mut best = 0;
+                for position in 1..size {
+                    if better(first + position * step, first + best * step) {
+                        best = position;
+                    }
+                }
+                best as i64
+            })
+            .collect();
+        let mut shape = x.shape().to_vec();
+        shape.remove(self.axis);
+        vec![Tensor::from_slice(&shape, &positions)]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let shape = sample::shape(u, 1, 3)?;
+        let axis = sample::axis(u, shape.len())?;
+        let combine = *u.choose(&[Combine::Min, Combine::Max])?;
+        let op = ArgReduce { combine, axis, last: u.arbitrary()? };
+        Ok((op, vec![TensorType { dtype: sample::dtype(u)?, shape }]))
     }
 }

@@ -1,9 +1,11 @@
 //! `broadcast`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::movement::{View, viewed};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample, Simpler, Reshape};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
+use smallvec::smallvec;
 
 /// See the catalogue.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,11 +43,34 @@ impl OpDef for Broadcast {
         Ok(vec![TensorType::new(x.dtype, &self.shape)])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let [x] = operands else { unreachable!("the type rule counts operands") };
+        let all = View::of(x.shape());
+        let mut from = View { start: 0, steps: smallvec![0; self.shape.len()] };
+        for (dim, &to) in self.dims.iter().enumerate().filter(|&(dim, _)| x.shape()[dim] != 1) {
+            from.steps[to] = all.steps[dim];
+        }
+        vec![viewed(x, &from, TensorType::new(x.dtype(), &self.shape))]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let shape = sample::shape(u, 0, 4)?.to_vec();
+        let dims = sample::axes(u, shape.len())?;
+        let sizes: Vec<usize> = dims
+            .iter()
+            .map(|&dim| Ok(if u.ratio(1, 3)? { 1 } else { shape[dim] }))
+            .collect::<arbitrary::Result<_>>()?;
+        let x = TensorType::new(sample::dtype(u)?, &sizes);
+        Ok((Broadcast { shape, dims }, vec![x]))
+    }
+
+    fn simplify(&self, operands: &[&TensorType]) -> Option<Simpler> {
+        let x = operands[0];
+        if x.shape.as_slice() == self.shape {
+            return Some(Simpler::Operand(0));
+        }
+        // Where nothing is repeated, only the shape changes.
+        let same = x.count() == self.shape.iter().product();
+        same.then(|| Simpler::Op(Box::new(Reshape { shape: self.shape.clone() }.into())))
     }
 }

@@ -1,7 +1,9 @@
 //! `contract`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
-use crate::tensor::{Tensor, shape_text};
+use crate::op::movement::transposed;
+use crate::op::product::{Pair, multiply, rounded};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
+use crate::tensor::{Tensor, Values, shape_text};
 use crate::types::{TensorType, DType};
 use arbitrary::Unstructured;
 
@@ -58,12 +60,29 @@ impl OpDef for Contract {
         Ok(vec![TensorType { dtype: self.dtype, shape }])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        self.evaluate_within(operands, &|| false).expect("nothing cancels it")
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let (dtype, accumulate) = sample::accumulated(u)?;
+        let batch = u.int_in_range(0..=1)?;
+        let over = u.int_in_range(0..=2)?;
+        let shared = sample::shape(u, batch + over, batch + over)?;
+        let (left, right) = (sample::shape(u, 0, 2)?, sample::shape(u, 0, 2)?);
+        // Both operands have all shared dimensions first or last.
+        let at = |free: usize, last: bool| if last { free } else { 0 };
+        let (a_last, b_last) = (u.arbitrary()?, u.arbitrary()?);
+        let (a_first, b_first) = (at(left.len(), a_last), at(right.len(), b_last));
+        let pairs: Vec<Vec<usize>> =
+            (0..shared.len()).map(|dim| vec![a_first + dim, b_first + dim]).collect();
+        let joined = |free: &[usize], last: bool| {
+            let parts = if last { [free, &shared] } else { [&shared, free] };
+            TensorType::new(dtype, &parts.concat())
+        };
+        let operands = vec![joined(&left, a_last), joined(&right, b_last)];
+        let (batch, over) = (pairs[..batch].to_vec(), pairs[batch..].to_vec());
+        Ok((Contract { batch, over, accumulate, dtype }, operands))
     }
 }
 
@@ -72,6 +91,36 @@ impl Contract {
     pub fn dims(&self) -> (Vec<usize>, Vec<usize>) {
         let pairs = || self.batch.iter().chain(&self.over);
         (pairs().map(|pair| pair[0]).collect(), pairs().map(|pair| pair[1]).collect())
+    }
+
+    /// The value of the result; nothing where `cancelled` says so.
+    pub(crate) fn evaluate_within(
+        &self,
+        operands: &[Tensor],
+        cancelled: &dyn Fn() -> bool,
+    ) -> Option<Vec<Tensor>> {
+        let [a, b] = operands else { unreachable!("the type rule counts operands") };
+        let (a_dims, b_dims) = self.dims();
+        let free = |x: &Tensor, dims: &[usize]| -> Vec<usize> {
+            (0..x.shape().len()).filter(|dim| !dims.contains(dim)).collect()
+        };
+        let (a_free, b_free) = (free(a, &a_dims), free(b, &b_dims));
+        let (a_batch, a_over) = a_dims.split_at(self.batch.len());
+        let sizes = |x: &Tensor, dims: &[usize]| -> Vec<usize> {
+            dims.iter().map(|&dim| x.shape()[dim]).collect()
+        };
+        let shape = [sizes(a, a_batch), sizes(a, &a_free), sizes(b, &b_free)].concat();
+        let extent = |x: &Tensor, dims: &[usize]| sizes(x, dims).iter().product();
+        let extents =
+            [extent(a, a_batch), extent(a, &a_free), extent(a, a_over), extent(b, &b_free)];
+        let a = transposed(a, &[a_batch, &a_free, a_over].concat());
+        let b = transposed(b, &[b_dims.as_slice(), &b_free].concat());
+        let sums = match Pair::new(&a, &b, self.accumulate) {
+            Pair::F32(a, b) => Values::F32(multiply(&a, &b, extents, cancelled)?),
+            Pair::F64(a, b) => Values::F64(multiply(&a, &b, extents, cancelled)?),
+            Pair::Int(a, b) => Values::Int(multiply(&a, &b, extents, cancelled)?),
+        };
+        Some(vec![rounded(sums, self.accumulate, self.dtype, &shape)])
     }
 }
 

@@ -1,6 +1,6 @@
 //! `convert`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, sample, Simpler};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, DType};
 use arbitrary::Unstructured;
@@ -29,11 +29,21 @@ impl OpDef for Convert {
         Ok(vec![TensorType { dtype: self.dtype, shape: x.shape.clone() }])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let [x] = operands else { unreachable!("the type rule counts operands") };
+        if x.dtype() == self.dtype {
+            return vec![x.clone()];
+        }
+        vec![Tensor::from_values(self.dtype, x.shape(), &x.values())]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let (from, dtype) = (sample::dtype(u)?, *u.choose(&DType::ALL)?);
+        let x = TensorType { dtype: from, shape: sample::shape(u, 0, 3)? };
+        Ok((Convert { dtype }, vec![x]))
+    }
+
+    fn simplify(&self, operands: &[&TensorType]) -> Option<Simpler> {
+        (operands[0].dtype == self.dtype).then_some(Simpler::Operand(0))
     }
 }

@@ -2,8 +2,9 @@
 //! `[batch, outputs, ..]`; the other dimensions are spatial. Sums run over the kernel's channels, then its positions.
 
 use crate::op::contract::product_types;
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
-use crate::tensor::{Tensor, shape_of};
+use crate::op::product::{Number, PANEL, Pair, multiply_panel, rounded};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
+use crate::tensor::{Tensor, Values, shape_of};
 use crate::types::{TensorType, DType};
 use arbitrary::Unstructured;
 
@@ -91,13 +92,131 @@ impl OpDef for Convolve {
         Ok(vec![TensorType { dtype: self.dtype, shape }])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        self.evaluate_within(operands, &|| false).expect("nothing cancels it")
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let (dtype, accumulate) = sample::accumulated(u)?;
+        let spatial = u.int_in_range(1..=2)?;
+        let groups = u.int_in_range(1..=2)?;
+        let channels = u.int_in_range(1..=3)?;
+        let mut x = vec![u.int_in_range(1..=2)?, channels * groups];
+        let mut w = vec![groups * u.int_in_range(1..=3)?, channels];
+        let mut op = Convolve {
+            strides: sample::numbers(u, spatial, 1..=3)?,
+            dilations: sample::numbers(u, spatial, 1..=2)?,
+            low: sample::numbers(u, spatial, 0..=2)?,
+            high: sample::numbers(u, spatial, 0..=2)?,
+            groups,
+            accumulate,
+            dtype,
+        };
+        for dim in 0..spatial {
+            let size = u.int_in_range(1..=7)?;
+            let window = u.int_in_range(1..=size.min(3))?;
+            if (window - 1) * op.dilations[dim] >= size {
+                op.dilations[dim] = 1;
+            }
+            x.push(size);
+            w.push(window);
+        }
+        Ok((op, vec![TensorType::new(dtype, &x), TensorType::new(dtype, &w)]))
     }
 }
 
+impl Convolve {
+    /// The value of the result; nothing where `cancelled` says so.
+    pub(crate) fn evaluate_within(
+        &self,
+        operands: &[Tensor],
+        cancelled: &dyn Fn() -> bool,
+    ) -> Option<Vec<Tensor>> {
+        let [x, w] = operands else { unreachable!("the type rule counts operands") };
+        let mut shape = shape_of(&[x.shape()[0], w.shape()[0]]);
+        for dim in 0..self.strides.len() {
+            let extent = (w.shape()[dim + 2] - 1) * self.dilations[dim] + 1;
+            let padded = self.low[dim] + x.shape()[dim + 2] + self.high[dim];
+            shape.push((padded - extent) / self.strides[dim] + 1);
+        }
+        let shapes = [x.shape(), w.shape(), &shape];
+        let sums = match Pair::new(x, w, self.accumulate) {
+            Pair::F32(x, w) => Values::F32(self.slide(&x, &w, shapes, cancelled)?),
+            Pair::F64(x, w) => Values::F64(self.slide(&x, &w, shapes, cancelled)?),
+            Pair::Int(x, w) => Values::Int(self.slide(&x, &w, shapes, cancelled)?),
+        };
+        Some(vec![rounded(sums, self.accumulate, self.dtype, &shape)])
+    }
 
+    /// For each image, group and panel of result positions: gathers what the window sees there into the columns of a
+    /// panel, and multiplies the group's kernels with it.
+    fn slide<T: Number>(
+        &self,
+        x: &[T],
+        w: &[T],
+        [x_shape, w_shape, shape]: [&[usize]; 3],
+        cancelled: &dyn Fn() -> bool,
+    ) -> Option<Vec<T>> {
+        let mut result = vec![T::ZERO; shape.iter().product()];
+        let positions: usize = shape[2..].iter().product();
+        let pixels: usize = x_shape[2..].iter().product();
+        let (channels, outputs) = (w_shape[1], w_shape[0] / self.groups);
+        let taps: usize = w_shape[2..].iter().product();
+        let k = channels * taps;
+        if result.is_empty() || k == 0 {
+            return Some(result);
+        }
+        let mut panel = vec![T::ZERO; k * PANEL];
+        for (image, result) in result.chunks_exact_mut(w_shape[0] * positions).enumerate() {
+            for group in 0..self.groups {
+                let first_channel = image * x_shape[1] + group * channels;
+                let x = &x[first_channel * pixels..(first_channel + channels) * pixels];
+                let w = &w[group * outputs * k..(group + 1) * outputs * k];
+                let result = &mut result[group * outputs * positions..][..outputs * positions];
+                for position in (0..positions).step_by(PANEL) {
+                    if cancelled() {
+                        return None;
+                    }
+                    let columns = PANEL.min(positions - position);
+                    for tap in 0..taps {
+                        let mut seen = [None; PANEL];
+                        for (column, seen) in seen[..columns].iter_mut().enumerate() {
+                            *seen = self.pixel(position + column, tap, [x_shape, w_shape, shape]);
+                        }
+                        for (channel, x) in x.chunks_exact(pixels.max(1)).enumerate() {
+                            let row = (channel * taps + tap) * PANEL;
+                            let row = &mut panel[row..row + PANEL];
+                            for (element, pixel) in row.iter_mut().zip(seen) {
+                                *element = pixel.map_or(T::ZERO, |pixel| x[pixel]);
+                            }
+                        }
+                    }
+                    multiply_panel(w, k, &panel, &mut result[position..], positions, columns);
+                }
+            }
+        }
+        Some(result)
+    }
+
+    /// The pixel that an element of the window sees at a position of the result; nothing where it lies in the padding.
+    fn pixel(
+        &self,
+        mut position: usize,
+        mut tap: usize,
+        [x_shape, w_shape, shape]: [&[usize]; 3],
+    ) -> Option<usize> {
+        let (mut pixel, mut step) = (0, 1);
+        for dim in (0..self.strides.len()).rev() {
+            let (at, offset) = (position % shape[dim + 2], tap % w_shape[dim + 2]);
+            (position, tap) = (position / shape[dim + 2], tap / w_shape[dim + 2]);
+            let padded = at * self.strides[dim] + offset * self.dilations[dim];
+            let index = padded.checked_sub(self.low[dim])?;
+            if index >= x_shape[dim + 2] {
+                return None;
+            }
+            pixel += index * step;
+            step *= x_shape[dim + 2];
+        }
+        Some(pixel)
+    }
+}

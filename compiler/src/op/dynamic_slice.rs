@@ -1,8 +1,10 @@
 //! `dynamic-slice`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::gather::{clamped, positions};
+use crate::op::movement::{View, viewed};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
 use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType, strides};
 use arbitrary::Unstructured;
 
 /// See the catalogue.
@@ -33,12 +35,20 @@ impl OpDef for DynamicSlice {
         Ok(vec![TensorType::new(x.dtype, &self.sizes)])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let (x, starts) = operands.split_first().expect("the type rule counts operands");
+        let mut from = View::of(x.shape());
+        from.start = start(x.shape(), &self.sizes, starts);
+        vec![viewed(x, &from, TensorType::new(x.dtype(), &self.sizes))]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let shape = sample::shape(u, 0, 3)?;
+        let sizes =
+            shape.iter().map(|&size| u.int_in_range(1..=size)).collect::<arbitrary::Result<_>>()?;
+        let mut types = vec![TensorType::new(DType::I64, &[]); shape.len() + 1];
+        types[0] = TensorType { dtype: sample::dtype(u)?, shape };
+        Ok((DynamicSlice { sizes }, types))
     }
 }
 
@@ -57,4 +67,13 @@ pub(super) fn start_types(
         return rules::fail(format!("{} starts are given for {} dimensions", starts.len(), x.rank()));
     }
     starts.iter().try_for_each(|ty| rules::integer_scalar("a start", ty))
+}
+
+/// The first element of the part of those sizes that starts where the scalars say, or as near as it fits.
+pub(super) fn start(shape: &[usize], sizes: &[usize], starts: &[Tensor]) -> usize {
+    let steps = strides(shape);
+    let along = |dim: usize| {
+        clamped(positions(&starts[dim])[0], shape[dim] - sizes[dim]) * steps[dim]
+    };
+    (0..shape.len()).map(along).sum()
 }

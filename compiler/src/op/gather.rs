@@ -1,9 +1,10 @@
 //! `gather`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
-use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
+use crate::tensor::{Tensor, Values};
+use crate::types::{DType, TensorType};
 use arbitrary::Unstructured;
+use bytes::Bytes;
 
 /// See the catalogue.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,12 +35,29 @@ impl OpDef for Gather {
         Ok(vec![result])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let [x, indices] = operands else { unreachable!("the type rule counts operands") };
+        let ty = indexed(x.ty(), indices.ty(), self.axis).expect("the type rule was checked");
+        let size = x.shape()[self.axis];
+        let row = x.shape()[self.axis + 1..].iter().product::<usize>() * x.dtype().bytes();
+        let mut data = Vec::with_capacity(ty.bytes());
+        if ty.bytes() > 0 {
+            let positions = positions(indices);
+            for slab in x.bytes().chunks_exact(size * row) {
+                for &position in &positions {
+                    let begin = clamped(position, size - 1) * row;
+                    data.extend_from_slice(&slab[begin..begin + row]);
+                }
+            }
+        }
+        vec![Tensor::new(ty, Bytes::from(data)).expect("every slice was copied")]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let shape = sample::shape(u, 1, 3)?;
+        let axis = sample::axis(u, shape.len())?;
+        let x = TensorType { dtype: sample::dtype(u)?, shape };
+        Ok((Gather { axis }, vec![x, sample_indices(u)?]))
     }
 }
 
@@ -55,4 +73,25 @@ pub(super) fn indexed(
     let (before, after) = (&x.shape[..axis], &x.shape[axis + 1..]);
     let shape = before.iter().chain(&indices.shape).chain(after).copied().collect();
     Ok(TensorType { dtype: x.dtype, shape })
+}
+
+/// Indices as signed integers; those beyond are the largest.
+pub(super) fn positions(indices: &Tensor) -> Vec<i64> {
+    match indices.values() {
+        Values::Uint(values) => {
+            values.into_iter().map(|value| i64::try_from(value).unwrap_or(i64::MAX)).collect()
+        }
+        values => values.into_i64(),
+    }
+}
+
+/// The nearest position from 0 to `last`.
+pub(super) fn clamped(position: i64, last: usize) -> usize {
+    usize::try_from(position).unwrap_or(0).min(last)
+}
+
+/// The type of some indices.
+pub(super) fn sample_indices(u: &mut Unstructured<'_>) -> arbitrary::Result<TensorType> {
+    let dtype = *u.choose(&[DType::I64, DType::I32, DType::U8])?;
+    Ok(TensorType { dtype, shape: sample::shape(u, 0, 2)? })
 }

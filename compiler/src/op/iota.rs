@@ -1,8 +1,8 @@
 //! `iota`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
-use crate::tensor::Tensor;
-use crate::types::{DType, TensorType};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
+use crate::tensor::{Tensor, Values};
+use crate::types::{DType, TensorType, strides};
 use arbitrary::Unstructured;
 
 /// See the catalogue.
@@ -37,10 +37,16 @@ impl OpDef for Iota {
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+        let (shape, step) = (&self.ty.shape, strides(&self.ty.shape)[self.axis]);
+        let position = |index: usize| (index / step % shape[self.axis]) as i64;
+        let values = Values::Int((0..self.ty.count()).map(position).collect());
+        vec![Tensor::from_values(self.ty.dtype, shape, &values)]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let shape = sample::shape(u, 1, 3)?;
+        let numbers = &DType::ALL[1..];
+        let axis = sample::axis(u, shape.len())?;
+        Ok((Iota { ty: TensorType { dtype: *u.choose(numbers)?, shape }, axis }, Vec::new()))
     }
 }

@@ -2,7 +2,11 @@
 //! name, dispatch and documentation.
 
 mod attributes;
+pub(crate) mod movement;
+pub(crate) mod order;
+mod product;
 mod rules;
+mod sample;
 
 pub use attributes::{AttrReader, AttrValue, AttrWriter, Attribute};
 
@@ -11,6 +15,9 @@ use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
 use std::fmt;
+
+#[cfg(test)]
+mod tests;
 
 /// What family an op is of. Passes match on this, never on the op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,9 +1,11 @@
 //! `pad`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::movement::{View, copy};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample, Simpler};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, Shape};
 use arbitrary::Unstructured;
+use bytes::Bytes;
 
 /// See the catalogue.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,11 +51,39 @@ impl OpDef for Pad {
         Ok(vec![TensorType { dtype: x.dtype, shape }])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let [x, value] = operands else { unreachable!("the type rule counts operands") };
+        let mut shape = Shape::new();
+        for (dim, &size) in x.shape().iter().enumerate() {
+            let between = size.saturating_sub(1) * self.interior[dim];
+            shape.push(self.low[dim] + size + between + self.high[dim]);
+        }
+        let mut to = View::of(&shape);
+        for dim in 0..shape.len() {
+            to.start += self.low[dim] * to.steps[dim] as usize;
+            to.steps[dim] *= self.interior[dim] as isize + 1;
+        }
+        let ty = TensorType { dtype: x.dtype(), shape };
+        let mut target = value.bytes().repeat(ty.count());
+        let from = View::of(x.shape());
+        copy(ty.dtype.bytes(), x.shape(), x.bytes(), &from, &mut target, &to);
+        vec![Tensor::new(ty, Bytes::from(target)).expect("every element is filled")]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let shape = sample::shape(u, 0, 3)?;
+        let rank = shape.len();
+        let op = Pad {
+            low: sample::numbers(u, rank, 0..=2)?,
+            high: sample::numbers(u, rank, 0..=2)?,
+            interior: sample::numbers(u, rank, 0..=1)?,
+        };
+        let dtype = sample::dtype(u)?;
+        Ok((op, vec![TensorType { dtype, shape }, TensorType::new(dtype, &[])]))
+    }
+
+    fn simplify(&self, _operands: &[&TensorType]) -> Option<Simpler> {
+        let mut added = self.low.iter().chain(&self.high).chain(&self.interior);
+        added.all(|&count| count == 0).then_some(Simpler::Operand(0))
     }
 }

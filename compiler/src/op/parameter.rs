@@ -33,7 +33,7 @@ impl OpDef for Parameter {
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+        unreachable!("the evaluator asks for the data of weight {}", self.name)
     }
 
     fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {

@@ -1,8 +1,8 @@
 //! `reduce-scatter`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
 use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 use crate::kernel::Combine;
 use arbitrary::Unstructured;
 
@@ -43,11 +43,13 @@ impl OpDef for ReduceScatter {
     }
 
     fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+        unreachable!("the evaluator runs collectives")
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let x = TensorType { dtype: DType::F32, shape: sample::shape(u, 1, 3)? };
+        let axis = sample::axis(u, x.rank())?;
+        Ok((ReduceScatter { combine: Combine::Sum, axis, groups: vec![vec![0]] }, vec![x]))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `reshape`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample, Simpler};
 use crate::tensor::{Tensor, shape_text};
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -37,11 +37,21 @@ impl OpDef for Reshape {
         Ok(vec![result])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let [x] = operands else { unreachable!("the type rule counts operands") };
+        vec![x.reshaped(&self.shape).expect("the type rule counts elements")]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let shape = sample::shape(u, 0, 4)?;
+        let split = u.int_in_range(0..=shape.len())?;
+        let (left, right) = shape.split_at(split);
+        let joined = vec![left.iter().product(), right.iter().product(), 1];
+        let (from, to) = if u.arbitrary()? { (shape.to_vec(), joined) } else { (joined, shape.to_vec()) };
+        Ok((Reshape { shape: to }, vec![TensorType::new(sample::dtype(u)?, &from)]))
+    }
+
+    fn simplify(&self, operands: &[&TensorType]) -> Option<Simpler> {
+        (operands[0].shape.as_slice() == self.shape).then_some(Simpler::Operand(0))
     }
 }

@@ -1,6 +1,7 @@
 //! `reverse`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::movement::{View, viewed};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample, Simpler};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -30,11 +31,23 @@ impl OpDef for Reverse {
         Ok(vec![x.clone()])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let [x] = operands else { unreachable!("the type rule counts operands") };
+        let mut from = View::of(x.shape());
+        for &axis in self.axes.iter().filter(|&&axis| x.shape()[axis] > 0) {
+            from.start += (x.shape()[axis] - 1) * from.steps[axis] as usize;
+            from.steps[axis] = -from.steps[axis];
+        }
+        vec![viewed(x, &from, x.ty().clone())]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let shape = sample::shape(u, 0, 4)?;
+        let axes = sample::axes(u, shape.len())?;
+        Ok((Reverse { axes }, vec![TensorType { dtype: sample::dtype(u)?, shape }]))
+    }
+
+    fn simplify(&self, operands: &[&TensorType]) -> Option<Simpler> {
+        self.axes.iter().all(|&axis| operands[0].shape[axis] <= 1).then_some(Simpler::Operand(0))
     }
 }

@@ -1,9 +1,11 @@
 //! `scan`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
-use crate::tensor::Tensor;
-use crate::types::{TensorType, DType};
+use crate::op::reduce::{joined, start};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
+use crate::tensor::{Tensor, Values};
+use crate::types::{DType, TensorType, strides};
 use crate::kernel::Combine;
+use crate::scalar::{Arithmetic, by_arithmetic};
 use arbitrary::Unstructured;
 
 /// See the catalogue.
@@ -48,11 +50,36 @@ impl OpDef for Scan {
         Ok(vec![x.clone()])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let [x] = operands else { unreachable!("the type rule counts operands") };
+        let (size, step) = (x.shape()[self.axis], strides(x.shape())[self.axis]);
+        let values = x.values().convert(x.dtype(), self.accumulate);
+        let start = start(self.combine, x.dtype(), self.accumulate);
+        let function = self.combine.function();
+        let values = by_arithmetic!(&values, &start, |values, start| {
+            let join = Arithmetic::pair(function);
+            let mut results = values.clone();
+            for first in (0..values.len()).filter(|index| index / step % size == 0) {
+                let mut sum = start[0];
+                for position in 0..size {
+                    let position = if self.reverse { size - 1 - position } else { position };
+                    let index = first + position * step;
+                    let next = join(sum, values[index]);
+                    results[index] = if self.exclusive { sum } else { next };
+                    sum = next;
+                }
+            }
+            results
+        });
+        vec![Tensor::from_values(x.dtype(), x.shape(), &values.rounded(self.accumulate))]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let shape = sample::shape(u, 1, 3)?;
+        let axis = sample::axis(u, shape.len())?;
+        let (combine, dtype, accumulate) = joined(u)?;
+        let (exclusive, reverse) = (u.arbitrary()?, u.arbitrary()?);
+        let op = Scan { combine, axis, exclusive, reverse, accumulate };
+        Ok((op, vec![TensorType { dtype, shape }]))
     }
 }

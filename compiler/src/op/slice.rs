@@ -1,6 +1,7 @@
 //! `slice`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::movement::{View, viewed};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample, Simpler};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, Shape};
 use arbitrary::Unstructured;
@@ -51,11 +52,34 @@ impl OpDef for Slice {
         Ok(vec![TensorType { dtype: x.dtype, shape }])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let [x] = operands else { unreachable!("the type rule counts operands") };
+        let mut from = View::of(x.shape());
+        let mut shape = Shape::new();
+        for dim in 0..x.shape().len() {
+            from.start += self.start[dim] * from.steps[dim] as usize;
+            from.steps[dim] *= self.stride[dim] as isize;
+            shape.push((self.limit[dim] - self.start[dim]).div_ceil(self.stride[dim]));
+        }
+        vec![viewed(x, &from, TensorType { dtype: x.dtype(), shape })]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let shape = sample::shape(u, 0, 4)?;
+        let mut op = Slice { start: Vec::new(), limit: Vec::new(), stride: Vec::new() };
+        for &size in &shape {
+            let start = u.int_in_range(0..=size - 1)?;
+            op.start.push(start);
+            op.limit.push(u.int_in_range(start + 1..=size)?);
+            op.stride.push(u.int_in_range(1..=3)?);
+        }
+        Ok((op, vec![TensorType { dtype: sample::dtype(u)?, shape }]))
+    }
+
+    fn simplify(&self, operands: &[&TensorType]) -> Option<Simpler> {
+        let whole = self.limit == operands[0].shape.as_slice()
+            && self.start.iter().all(|&start| start == 0)
+            && self.stride.iter().all(|&stride| stride == 1);
+        whole.then_some(Simpler::Operand(0))
     }
 }

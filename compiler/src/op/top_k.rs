@@ -1,6 +1,7 @@
 //! `top-k`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::sort::sorted_along;
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
 use arbitrary::Unstructured;
@@ -45,11 +46,16 @@ impl OpDef for TopK {
         Ok(vec![TensorType { dtype: x.dtype, shape }, positions])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let [x] = operands else { unreachable!("the type rule counts operands") };
+        sorted_along(x, self.axis, self.k, self.descending)
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let shape = sample::shape(u, 1, 3)?;
+        let axis = sample::axis(u, shape.len())?;
+        let k = u.int_in_range(1..=shape[axis])?;
+        let op = TopK { k, axis, descending: u.arbitrary()? };
+        Ok((op, vec![TensorType { dtype: sample::dtype(u)?, shape }]))
     }
 }

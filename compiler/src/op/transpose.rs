@@ -1,6 +1,7 @@
 //! `transpose`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
+use crate::op::movement::transposed;
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample, Simpler, Reshape};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -32,11 +33,25 @@ impl OpDef for Transpose {
         Ok(vec![TensorType { dtype: x.dtype, shape }])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let [x] = operands else { unreachable!("the type rule counts operands") };
+        vec![transposed(x, &self.perm)]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let shape = sample::shape(u, 0, 4)?;
+        let perm = sample::permutation(u, shape.len())?;
+        Ok((Transpose { perm }, vec![TensorType { dtype: sample::dtype(u)?, shape }]))
+    }
+
+    fn simplify(&self, operands: &[&TensorType]) -> Option<Simpler> {
+        if self.perm.is_sorted() {
+            return Some(Simpler::Operand(0));
+        }
+        // Where only dimensions of one element move, no element does.
+        let shape = &operands[0].shape;
+        let moving: Vec<usize> = self.perm.iter().copied().filter(|&dim| shape[dim] != 1).collect();
+        let result = self.perm.iter().map(|&dim| shape[dim]).collect();
+        moving.is_sorted().then(|| Simpler::Op(Box::new(Reshape { shape: result }.into())))
     }
 }

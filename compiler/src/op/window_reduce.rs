@@ -1,9 +1,11 @@
 //! `window-reduce`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules};
-use crate::tensor::Tensor;
-use crate::types::{TensorType, DType, Shape};
+use crate::op::reduce::{joined, start};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
+use crate::tensor::{Tensor, Values};
+use crate::types::{DType, Shape, TensorType, strides};
 use crate::kernel::Combine;
+use crate::scalar::{Arithmetic, by_arithmetic};
 use arbitrary::Unstructured;
 
 /// See the catalogue.
@@ -72,11 +74,102 @@ impl OpDef for WindowReduce {
         Ok(vec![TensorType { dtype: x.dtype, shape }])
     }
 
-    fn evaluate(&self, _operands: &[Tensor]) -> Vec<Tensor> {
-        Vec::new()
+    fn evaluate(&self, operands: &[Tensor]) -> Vec<Tensor> {
+        let [x] = operands else { unreachable!("the type rule counts operands") };
+        let values = x.values().convert(x.dtype(), self.accumulate);
+        let shape = self.shape(x.shape());
+        let start = start(self.combine, x.dtype(), self.accumulate);
+        let function = self.combine.function();
+        let values = by_arithmetic!(&values, &start, |values, start| {
+            let mut sums = vec![start[0]; shape.iter().product()];
+            self.join(values, x.shape(), &mut sums, &shape, Arithmetic::pair(function));
+            sums
+        });
+        vec![Tensor::from_values(x.dtype(), &shape, &values.rounded(self.accumulate))]
     }
 
-    fn sample(_u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        Err(arbitrary::Error::IncorrectFormat)
+    fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
+        let (combine, dtype, accumulate) = joined(u)?;
+        let shape = sample::shape(u, 1, 4)?;
+        let rank = shape.len();
+        let window =
+            shape.iter().map(|&size| u.int_in_range(1..=size)).collect::<arbitrary::Result<_>>()?;
+        let op = WindowReduce {
+            combine,
+            window,
+            strides: sample::numbers(u, rank, 1..=3)?,
+            dilations: vec![1; rank],
+            low: sample::numbers(u, rank, 0..=1)?,
+            high: sample::numbers(u, rank, 0..=1)?,
+            accumulate,
+        };
+        Ok((op, vec![TensorType { dtype, shape }]))
+    }
+}
+
+impl WindowReduce {
+    /// The result's shape, where the type rule holds.
+    fn shape(&self, x: &[usize]) -> Vec<usize> {
+        let size = |dim: usize| {
+            let extent = (self.window[dim] - 1) * self.dilations[dim] + 1;
+            (self.low[dim] + x[dim] + self.high[dim] - extent) / self.strides[dim] + 1
+        };
+        (0..x.len()).map(size).collect()
+    }
+
+    /// Joins, for each element of the window in row-major order, what it sees at all positions of the result.
+    fn join<T: Copy>(
+        &self,
+        x: &[T],
+        x_shape: &[usize],
+        sums: &mut [T],
+        shape: &[usize],
+        function: fn(T, T) -> T,
+    ) {
+        if sums.is_empty() || x.is_empty() {
+            return;
+        }
+        let (x_steps, steps, window_steps) =
+            (strides(x_shape), strides(shape), strides(&self.window));
+        let rank = shape.len();
+        'elements: for element in 0..self.window.iter().product() {
+            // The positions at which this element of the window sees one of the operand, along each dimension.
+            let mut seen = Vec::with_capacity(rank);
+            for dim in 0..rank {
+                let offset = element / window_steps[dim] % self.window[dim] * self.dilations[dim];
+                let stride = self.strides[dim];
+                let first = self.low[dim].saturating_sub(offset).div_ceil(stride);
+                let end = (self.low[dim] + x_shape[dim]).saturating_sub(offset).div_ceil(stride);
+                let end = end.min(shape[dim]);
+                if first >= end {
+                    continue 'elements;
+                }
+                seen.push((first, end, first * stride + offset - self.low[dim]));
+            }
+            let mut index: Vec<usize> = seen.iter().map(|&(first, _, _)| first).collect();
+            let mut at: usize = (0..rank).map(|dim| index[dim] * steps[dim]).sum();
+            let mut from: usize = (0..rank).map(|dim| seen[dim].2 * x_steps[dim]).sum();
+            loop {
+                sums[at] = function(sums[at], x[from]);
+                let mut dim = rank;
+                loop {
+                    if dim == 0 {
+                        continue 'elements;
+                    }
+                    dim -= 1;
+                    let (first, end, _) = seen[dim];
+                    let step = self.strides[dim] * x_steps[dim];
+                    if index[dim] + 1 < end {
+                        index[dim] += 1;
+                        at += steps[dim];
+                        from += step;
+                        break;
+                    }
+                    at -= (index[dim] - first) * steps[dim];
+                    from -= (index[dim] - first) * step;
+                    index[dim] = first;
+                }
+            }
+        }
     }
 }
