@@ -398,26 +398,6 @@ impl ScalarFn {
     }
 }
 
-/// A type in which scalar functions compute.
-pub(crate) trait Arithmetic: Copy {
-    /// A function of two operands of the type, giving the type; it must have a meaning for it.
-    fn pair(function: ScalarFn) -> fn(Self, Self) -> Self;
-}
-
-macro_rules! arithmetics {
-    ($($rust:ty => $field:ident,)*) => { $(impl Arithmetic for $rust {
-        fn pair(function: ScalarFn) -> fn(Self, Self) -> Self {
-            match function.meaning().$field {
-                Some(Function::Two(meaning)) => meaning,
-                Some(Function::One(_) | Function::Test(_) | Function::Relation(_)) | None => {
-                    unreachable!("{} does not join two elements", function.name())
-                }
-            }
-        }
-    })* };
-}
-arithmetics! { bool => bool, i64 => int, u64 => uint, f32 => f32, f64 => f64, }
-
 /// Runs the same code for every arithmetic, on the vectors of two lists of values of one arithmetic.
 macro_rules! by_arithmetic {
     ($x:expr, $y:expr, |$a:ident, $b:ident| $body:expr) => {

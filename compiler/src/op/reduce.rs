@@ -55,7 +55,7 @@ impl OpDef for Reduce {
         let start = start(self.combine, x.dtype(), self.accumulate);
         let function = self.combine.function();
         let values = by_arithmetic!(&values, &start, |values, start| {
-            let join = Arithmetic::pair(function);
+            let join = Arithmetic::pair(function).expect("the type rule was checked");
             let row = |row: usize| &values[row * length..(row + 1) * length];
             (0..count).map(|i| row(i).iter().fold(start[0], |sum, &x| join(sum, x))).collect()
         });

@@ -57,7 +57,7 @@ impl OpDef for Scan {
         let start = start(self.combine, x.dtype(), self.accumulate);
         let function = self.combine.function();
         let values = by_arithmetic!(&values, &start, |values, start| {
-            let join = Arithmetic::pair(function);
+            let join = Arithmetic::pair(function).expect("the type rule was checked");
             let mut results = values.clone();
             for first in (0..values.len()).filter(|index| index / step % size == 0) {
                 let mut sum = start[0];

@@ -82,7 +82,7 @@ impl OpDef for WindowReduce {
         let function = self.combine.function();
         let values = by_arithmetic!(&values, &start, |values, start| {
             let mut sums = vec![start[0]; shape.iter().product()];
-            self.join(values, x.shape(), &mut sums, &shape, Arithmetic::pair(function));
+            self.join(values, x.shape(), &mut sums, &shape, Arithmetic::pair(function).expect("the type rule was checked"));
             sums
         });
         vec![Tensor::from_values(x.dtype(), &shape, &values.rounded(self.accumulate))]
