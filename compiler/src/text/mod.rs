@@ -1,3 +1,111 @@
 //! The text form of programs: lexer, grammar, names to ids, printing, and the rendering of diagnostics.
 
 pub mod lexer;
+
+mod ast;
+mod literal;
+mod print;
+mod render;
+mod resolve;
+mod structure;
+
+pub use literal::{Data, content_hash};
+pub use print::{print_full, print_with_origins, same, value_names};
+pub use render::{Color, render, render_with};
+
+use crate::diagnostic::{Code, Diagnostic, Diagnostics, Span};
+use crate::graph::Graph;
+use lalrpop_util::{ErrorRecovery, ParseError};
+use structure::Terminal;
+
+#[allow(clippy::all, unused_imports, unused_qualifications, reason = "generated code")]
+mod grammar {
+    lalrpop_util::lalrpop_mod!(parser, "/text/grammar.rs");
+    pub(super) use parser::FileParser;
+}
+
+/// The graph that a text describes, or everything that is wrong with the text.
+pub fn parse_graph(source: &str) -> Result<Graph, Diagnostics> {
+    let (tokens, mut diagnostics) = lexer::tokens(source);
+    if diagnostics.0.iter().any(|diagnostic| diagnostic.code == Code::TooLarge) {
+        return Err(diagnostics);
+    }
+    let mut recovered = Vec::new();
+    let functions = grammar::FileParser::new().parse(&mut recovered, structure::terminals(tokens));
+    let functions = functions.unwrap_or_else(|error| {
+        recovered.push(ErrorRecovery { error, dropped_tokens: Vec::new() });
+        Vec::new()
+    });
+    // A text that breaks off, or a token that is none, is reported once.
+    for recovery in recovered {
+        let diagnostic = syntax_error(recovery.error, source.len());
+        let known = diagnostics.0.iter().any(|known| known.span >= diagnostic.span);
+        if !known {
+            diagnostics.push(diagnostic);
+        }
+    }
+    let syntax_errors = diagnostics.has_errors();
+    let graph = resolve::graph(&functions, syntax_errors, &mut diagnostics);
+    if functions.is_empty() && !syntax_errors {
+        let diagnostic = Diagnostic::error(Code::Syntax, "the text has no function");
+        diagnostics.push(diagnostic.with_help("a graph starts with `func @main(…)`"));
+    }
+    diagnostics.0.sort_by_key(|diagnostic| diagnostic.span);
+    diagnostics.into_result(graph)
+}
+
+fn syntax_error(error: ParseError<usize, Terminal<'_>, &'static str>, end: usize) -> Diagnostic {
+    let (span, found, expected) = match error {
+        ParseError::UnrecognizedToken { token: (start, terminal, end), expected } => {
+            (Span { start, end }, terminal_text(&terminal), expected)
+        }
+        ParseError::ExtraToken { token: (start, terminal, end) } => {
+            (Span { start, end }, terminal_text(&terminal), Vec::new())
+        }
+        ParseError::UnrecognizedEof { expected, .. } => {
+            (Span { start: end, end }, "the end of the text".to_owned(), expected)
+        }
+        ParseError::InvalidToken { location } => {
+            (Span { start: location, end: location }, String::new(), Vec::new())
+        }
+        ParseError::User { error } => (Span { start: end, end }, error.to_owned(), Vec::new()),
+    };
+    let expected: Vec<String> = expected.iter().map(|name| expected_text(name)).collect();
+    let message = match expected.as_slice() {
+        [] => format!("unexpected {found}"),
+        [one] => format!("expected {one}, found {found}"),
+        [most @ .., last] => format!("expected {} or {last}, found {found}", most.join(", ")),
+    };
+    Diagnostic::error(Code::Syntax, message).at(span)
+}
+
+fn terminal_text(terminal: &Terminal<'_>) -> String {
+    match terminal {
+        Terminal::Start => "the start of another statement".to_owned(),
+        Terminal::BlockOpen => "`{`".to_owned(),
+        Terminal::BlockClose => "`}`".to_owned(),
+        Terminal::Func => "`func`".to_owned(),
+        Terminal::Return => "`return`".to_owned(),
+        Terminal::Yield => "`yield`".to_owned(),
+        Terminal::Do => "`do`".to_owned(),
+        Terminal::From => "`from`".to_owned(),
+        Terminal::State => "`state`".to_owned(),
+        Terminal::Other(token) => {
+            let text: String = token.to_string().chars().take(40).collect();
+            format!("`{text}`")
+        }
+    }
+}
+
+/// A terminal's name in the grammar, as a reader knows it.
+fn expected_text(name: &str) -> String {
+    let name = name.trim_matches('"');
+    match name {
+        "a statement" | "a text" | "a word" | "an integer" | "a float" | "%name" | "@name" => {
+            name.to_owned()
+        }
+        "block {" => "`{`".to_owned(),
+        "block }" => "`}`".to_owned(),
+        name => format!("`{name}`"),
+    }
+}
