@@ -36,11 +36,11 @@ pub fn parse_graph(source: &str) -> Result<Graph, Diagnostics> {
         recovered.push(ErrorRecovery { error, dropped_tokens: Vec::new() });
         Vec::new()
     });
-    // A text that breaks off, or a token that is none, is reported once.
+    // What is no token has been reported; the grammar's complaint about its absence comes behind it.
+    let first_lexical = diagnostics.0.first().map(|diagnostic| diagnostic.span);
     for recovery in recovered {
         let diagnostic = syntax_error(recovery.error, source.len());
-        let known = diagnostics.0.iter().any(|known| known.span >= diagnostic.span);
-        if !known {
+        if first_lexical.is_none_or(|first| diagnostic.span < first) {
             diagnostics.push(diagnostic);
         }
     }
@@ -48,7 +48,7 @@ pub fn parse_graph(source: &str) -> Result<Graph, Diagnostics> {
     let graph = resolve::graph(&functions, syntax_errors, &mut diagnostics);
     if functions.is_empty() && !syntax_errors {
         let diagnostic = Diagnostic::error(Code::Syntax, "the text has no function");
-        diagnostics.push(diagnostic.with_help("a graph starts with `func @main(…)`"));
+        diagnostics.push(diagnostic.with_help("a graph starts with `func @main(...)`"));
     }
     diagnostics.0.sort_by_key(|diagnostic| diagnostic.span);
     diagnostics.into_result(graph)
@@ -109,3 +109,6 @@ fn expected_text(name: &str) -> String {
         name => format!("`{name}`"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use crate::graph::{self, Function, Graph, Node, Origins, ValueId};
 use crate::op::{self, AttrReader, AttrValue, Op};
 use crate::scalar::ScalarFn;
 use crate::text::ast::{self, Statement};
+use crate::text::lexer::Name;
 use crate::text::literal;
 use crate::types::{DType, Shape, TensorType};
 use indexmap::{IndexMap, IndexSet};
@@ -165,7 +166,7 @@ impl<'ast> Resolver<'_, 'ast> {
             resolved.params.extend(value);
         }
         let mut ends: Option<(Span, Vec<&ast::Name<'_>>)> = None;
-        for statement in &block.statements {
+        for (position, statement) in block.statements.iter().enumerate() {
             match statement {
                 Statement::Define(define) => {
                     if let Some((end, _)) = ends {
@@ -176,7 +177,9 @@ impl<'ast> Resolver<'_, 'ast> {
                         );
                         diagnostic.related.push((end, "the block ends here".into()));
                     }
-                    resolved.nodes.extend(self.define_node(define));
+                    // Where the grammar stopped in the middle of a statement, what it lacks is not reported again.
+                    let whole = block.statements.get(position + 1) != Some(&Statement::Error);
+                    resolved.nodes.extend(self.define_node(define, whole));
                 }
                 Statement::End { is_return, word, values } => {
                     if let Some((end, _)) = &ends {
@@ -239,7 +242,7 @@ impl<'ast> Resolver<'_, 'ast> {
         } else {
             None
         };
-        let help = nearest.map(|name| format!("there is %{}", crate::text::lexer::Name(name)));
+        let help = nearest.map(|name| format!("there is %{}", Name(name)));
         let diagnostic = self.error(
             Code::UnknownName,
             name.span,
@@ -249,7 +252,11 @@ impl<'ast> Resolver<'_, 'ast> {
         None
     }
 
-    fn define_node(&mut self, define: &'ast ast::Define<'ast>) -> Option<graph::NodeId> {
+    fn define_node(
+        &mut self,
+        define: &'ast ast::Define<'ast>,
+        whole: bool,
+    ) -> Option<graph::NodeId> {
         let operands: Vec<Option<ValueId>> =
             define.operands.iter().map(|name| self.value(name)).collect();
         let blocks: Vec<graph::Block> =
@@ -260,7 +267,7 @@ impl<'ast> Resolver<'_, 'ast> {
             .map(|result| result.ty.as_ref().and_then(|ty| self.tensor_type(ty)))
             .collect();
         let errors_before = self.diagnostics.0.len();
-        let op = self.op(define, &written);
+        let op = self.op(define, &written, whole);
         let types = op.as_ref().and_then(|op| {
             let operands: Option<Vec<ValueId>> = operands.iter().copied().collect();
             let blocks_are_whole = blocks.iter().zip(&define.blocks).all(|(block, text)| {
@@ -269,9 +276,15 @@ impl<'ast> Resolver<'_, 'ast> {
             });
             match graph::infer(&self.function, op, &operands?, &blocks) {
                 Ok(types) => Some(types),
-                Err(_) if !blocks_are_whole => None,
+                Err(_) if !blocks_are_whole || !whole => None,
                 Err(error) => {
-                    let message = format!("{}: {}", define.op.item, error.message);
+                    let op = define.op.item;
+                    let names_itself = error.message.starts_with(op);
+                    let message = if names_itself {
+                        error.message
+                    } else {
+                        format!("{op}: {}", error.message)
+                    };
                     let place = Span { start: define.op.span.start, end: define.span.end };
                     self.error(Code::OpType, place, message);
                     None
@@ -327,7 +340,7 @@ impl<'ast> Resolver<'_, 'ast> {
     ) {
         if types.len() != define.results.len() {
             let message = format!(
-                "{} gives {} values, and {} are named",
+                "the number of results of {} is {}, and {} are named",
                 define.op.item,
                 types.len(),
                 define.results.len()
@@ -346,7 +359,12 @@ impl<'ast> Resolver<'_, 'ast> {
         }
     }
 
-    fn op(&mut self, define: &ast::Define<'_>, written: &[Option<TensorType>]) -> Option<Op> {
+    fn op(
+        &mut self,
+        define: &ast::Define<'_>,
+        written: &[Option<TensorType>],
+        whole: bool,
+    ) -> Option<Op> {
         let name = define.op.item;
         if ScalarFn::from_name(name).is_none()
             && !op::CATALOG.iter().any(|row| row.0 == name && name != "map")
@@ -370,9 +388,8 @@ impl<'ast> Resolver<'_, 'ast> {
         if !all_written {
             result_types.clear();
         }
-        let errors_before = self.diagnostics.0.len();
-        let attributes = self.attributes(define, &result_types);
-        if self.diagnostics.0.len() > errors_before {
+        let attributes = self.attributes(define, &result_types)?;
+        if !whole && define.attributes.is_empty() {
             return None;
         }
         if name == "call" && !all_written {
@@ -382,28 +399,26 @@ impl<'ast> Resolver<'_, 'ast> {
         reader.result_types = result_types;
         let op = Op::read(name, &mut reader);
         let problems = reader.finish();
-        if op.is_none()
-            && problems.0.is_empty()
-            && written.iter().zip(&define.results).any(|(ty, _)| ty.is_none())
-        {
-            let message = format!("{name} needs its type");
-            let help = match define.results.first() {
-                Some(result) if result.ty.is_none() => {
-                    format!("write it behind the name: `%{}: f32[2, 3] = {name}`", result.name.item)
+        let untyped = define.results.iter().find(|result| result.ty.is_none());
+        if op.is_none() && problems.0.is_empty() {
+            match untyped {
+                Some(result) => self.needs_type(define, &result.name.item),
+                None if all_written => {
+                    let message = format!("{name} does not take these attributes and types");
+                    self.error(Code::Attribute, define.op.span, message);
                 }
-                Some(_) | None => return None,
-            };
-            self.error(Code::OpType, define.op.span, message).help = Some(help);
-        } else if op.is_none() && problems.0.is_empty() {
-            self.error(
-                Code::Attribute,
-                define.op.span,
-                format!("the attributes of {name} do not make one"),
-            );
+                None => {}
+            }
         }
         let wrong = problems.has_errors();
         self.diagnostics.0.extend(problems.0);
         op.filter(|_| !wrong)
+    }
+
+    fn needs_type(&mut self, define: &ast::Define<'_>, result: &str) {
+        let op = define.op.item;
+        let help = format!("write it behind the name: `%{}: f32[2, 3] = {op}`", Name(result));
+        self.error(Code::OpType, define.op.span, format!("{op} needs its type")).help = Some(help);
     }
 
     /// The result types of the function that a call names.
@@ -418,47 +433,51 @@ impl<'ast> Resolver<'_, 'ast> {
         self.signatures.get(name.as_str()).and_then(|(_, types)| types.clone()).unwrap_or_default()
     }
 
+    /// The attributes, unless the value of one cannot be read.
     fn attributes(
         &mut self,
         define: &ast::Define<'_>,
         result_types: &[TensorType],
-    ) -> Vec<op::Attribute> {
+    ) -> Option<Vec<op::Attribute>> {
         let mut seen: IndexMap<&str, Span> = IndexMap::new();
-        let mut attributes = Vec::new();
+        let mut attributes = Some(Vec::new());
         for attribute in &define.attributes {
             let key = &attribute.key;
-            if let Some(earlier) = seen.insert(key.item, key.span) {
-                let diagnostic = self.error(
-                    Code::Attribute,
-                    key.span,
-                    format!("attribute {} is given twice", key.item),
-                );
+            if let Some(&earlier) = seen.get(key.item) {
+                let message = format!("attribute {} is given twice", key.item);
+                let diagnostic = self.error(Code::Attribute, key.span, message);
                 diagnostic.related.push((earlier, "first given here".into()));
                 continue;
             }
+            seen.insert(key.item, key.span);
             // Only a constant's value is a tensor, which needs its type to be read.
             let value = if define.op.item == "constant" && key.item == "value" {
-                let Some(ty) = result_types.first() else {
-                    if define.results.iter().all(|result| result.ty.is_none()) {
-                        let name = define.results.first().map_or("c", |result| &result.name.item);
-                        let help =
-                            format!("write it behind the name: `%{name}: f32[2, 3] = constant`");
-                        self.error(Code::OpType, define.op.span, "constant needs its type").help =
-                            Some(help);
+                match (result_types.first(), define.results.first()) {
+                    (Some(ty), _) => {
+                        let read = literal::read(&attribute.value, ty, self.splat_budget);
+                        read.map(AttrValue::Tensor)
                     }
-                    continue;
-                };
-                literal::read(&attribute.value, ty, self.splat_budget).map(AttrValue::Tensor)
+                    (None, Some(result)) => {
+                        if result.ty.is_none() {
+                            self.needs_type(define, &result.name.item);
+                        }
+                        return None;
+                    }
+                    (None, None) => return None,
+                }
             } else {
                 self.attribute_value(&attribute.value)
             };
-            match value {
-                Ok(value) => attributes.push(op::Attribute {
-                    key: key.item.to_owned(),
-                    value,
-                    span: attribute.span,
-                }),
-                Err(diagnostic) => self.diagnostics.push(diagnostic.at(attribute.span)),
+            match (value, &mut attributes) {
+                (Ok(value), Some(attributes)) => {
+                    let key = key.item.to_owned();
+                    attributes.push(op::Attribute { key, value, span: attribute.span });
+                }
+                (Ok(_), None) => {}
+                (Err(diagnostic), _) => {
+                    self.diagnostics.push(diagnostic.at(attribute.span));
+                    attributes = None;
+                }
             }
         }
         attributes

@@ -82,7 +82,8 @@ fn role(
     match token {
         Token::LeftParen => {
             open.push(Open::Paren);
-            let names_results = in_block && before != Some(&Token::Word("do"));
+            let names_results =
+                in_block && !matches!(before, Some(Token::Word("do") | Token::Equals));
             if names_results { start(None) } else { plain }
         }
         Token::LeftBracket => {
@@ -119,7 +120,7 @@ fn role(
             close_to_block(open);
             start(None)
         }
-        Token::Word("func") if matches!(next, Some(Token::Symbol(_))) => {
+        Token::Word("func") if open.is_empty() || matches!(next, Some(Token::Symbol(_))) => {
             open.clear();
             is(Terminal::Func)
         }
