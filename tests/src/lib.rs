@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod case;
+pub mod docs;
 pub mod engine;
 pub mod marks;
 pub mod skips;
