@@ -31,3 +31,33 @@ pub struct ContractTile {
     /// The summed extent.
     pub k: (usize, usize),
 }
+
+impl Machine {
+    /// Whether the target takes a product of these tiles through packed panels: the driver packs constants for it then.
+    pub fn packs(
+        &self,
+        kernel: &crate::kernel::Kernel,
+        a: crate::kernel::TileId,
+        b: crate::kernel::TileId,
+        over: &[crate::kernel::Axis],
+    ) -> bool {
+        use crate::types::DType;
+        let (a, b) = (&kernel.tiles[a], &kernel.tiles[b]);
+        if a.dtype != DType::F32 || b.dtype != DType::F32 {
+            return false;
+        }
+        let extent = |axes: &mut dyn Iterator<Item = usize>| axes.product::<usize>();
+        let k = extent(
+            &mut a.dims.iter().filter(|(axis, _)| over.contains(axis)).map(|&(_, size)| size),
+        );
+        let only = |tile: &crate::kernel::Tile, other: &crate::kernel::Tile| {
+            let own = tile
+                .dims
+                .iter()
+                .filter(|(axis, _)| !over.contains(axis) && other.extent(*axis).is_none());
+            extent(&mut own.map(|&(_, size)| size))
+        };
+        let (m, n) = (only(a, b), only(b, a));
+        k >= 4 && n >= 8 && m * n * k >= 1 << 12
+    }
+}

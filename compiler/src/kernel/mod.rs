@@ -20,6 +20,7 @@ mod affine;
 mod evaluate;
 mod reads;
 mod schedule;
+pub mod tiling;
 
 pub use affine::{Affine, Term};
 pub use evaluate::evaluate;
