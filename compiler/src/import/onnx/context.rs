@@ -1,6 +1,6 @@
 //! What a conversion of one node may use: its inputs, attributes and a builder, with numpy's habits on top.
 
-use super::convert::{Importer, Item};
+use super::convert::{Importer, Item, Opsets};
 use super::proto::{AttributeProto, GraphProto, NodeProto};
 use crate::graph::{Builder, ValueId};
 use crate::kernel::Combine;
@@ -50,6 +50,8 @@ pub(crate) struct NodeContext<'a, 'f, 'm> {
     pub(crate) node: &'a NodeProto,
     /// The version of the operator set that the node is of.
     pub(crate) opset: i64,
+    /// The versions of all sets, for the nodes of its graphs.
+    pub(crate) opsets: &'a Opsets,
     /// Where nodes are added.
     pub(crate) builder: &'a mut Builder<'f>,
     /// The names around, for nodes with graphs.
@@ -359,10 +361,8 @@ impl NodeContext<'_, '_, '_> {
         }
         let mut axes = axes.to_vec();
         axes.sort_unstable();
-        let accumulate = match combine {
-            Combine::Sum | Combine::Product => self.dtype(value).accumulator(),
-            Combine::Min | Combine::Max | Combine::And | Combine::Or => self.dtype(value),
-        };
+        let dtype = self.dtype(value);
+        let accumulate = if dtype == DType::Bool { DType::Bool } else { dtype.accumulator() };
         Ok(self.builder.add(op::Reduce { combine, axes, accumulate }, &[value])?)
     }
 
@@ -472,10 +472,7 @@ impl NodeContext<'_, '_, '_> {
         dtype: DType,
     ) -> Result<ValueId, ImportError> {
         let pairs = |pairs: &[(usize, usize)]| pairs.iter().map(|&(a, b)| vec![a, b]).collect();
-        let accumulate = match dtype.is_float() {
-            true => dtype.accumulator(),
-            false => dtype,
-        };
+        let accumulate = if dtype == DType::I32 { DType::I32 } else { dtype.accumulator() };
         let op = op::Contract { batch: pairs(batch), over: pairs(over), accumulate, dtype };
         Ok(self.builder.add(op, &[left, right])?)
     }

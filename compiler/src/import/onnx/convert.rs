@@ -3,7 +3,7 @@
 
 use super::context::{ImportError, Items, NodeContext, invalid, unsupported};
 use super::fold;
-use super::proto::{FunctionProto, GraphProto, NodeProto, TensorProto};
+use super::proto::{FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto};
 use super::table::{Convert, Table};
 use super::tensors::{External, TensorError};
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
@@ -301,9 +301,8 @@ impl<'m> Importer<'m> {
             return self.inline(builder, node, function, inputs);
         }
         let domain = normal_domain(&node.domain);
-        let Some(&opset) = opsets.get(domain) else {
-            return unsupported(format!("the model imports no version of domain {domain:?}"));
-        };
+        // Files of the first format, and many with other domains' nodes, do not say a version.
+        let opset = opsets.get(domain).copied().unwrap_or(1);
         let Some(row) = self.table.find(domain, &node.op_type, opset) else {
             return unsupported("there is no such operator here");
         };
@@ -311,8 +310,14 @@ impl<'m> Importer<'m> {
         let first_constant = self.innermost().len();
         let depends = self.dependencies(&inputs);
         let foldable = inputs.iter().all(|item| matches!(item, None | Some(Item::Known { .. })));
-        let mut context =
-            NodeContext { node, opset, builder: &mut *builder, importer: &mut *self, inputs };
+        let mut context = NodeContext {
+            node,
+            opset,
+            opsets,
+            builder: &mut *builder,
+            importer: &mut *self,
+            inputs,
+        };
         let items = match row {
             Convert::Values(convert) => convert(&mut context)
                 .map(|values| values.into_iter().map(Item::Value).collect::<Vec<Item>>()),
@@ -475,11 +480,37 @@ impl<'m> Importer<'m> {
         build: impl FnOnce(&mut Self, &mut Builder<'_>) -> Result<Vec<ValueId>, ImportError>,
     ) -> Result<Block, ImportError> {
         let outer = std::mem::take(&mut builder.nodes);
-        self.blocks.push(Constants::default());
+        self.enter_block();
         let results = build(self, builder);
-        self.blocks.pop();
+        self.leave_block();
         let nodes = std::mem::replace(&mut builder.nodes, outer);
         Ok(Block { params, nodes, results: results? })
+    }
+
+    /// Starts a block: constants made from here on are of the block.
+    pub(crate) fn enter_block(&mut self) {
+        self.blocks.push(Constants::default());
+    }
+
+    /// Ends a block.
+    pub(crate) fn leave_block(&mut self) {
+        self.blocks.pop();
+    }
+
+    /// How many constants of the block and failures there are, for [`Importer::rewind`].
+    pub(crate) fn mark(&self) -> (usize, usize) {
+        (self.blocks.last().map_or(0, IndexMap::len), self.failures.len())
+    }
+
+    /// Forgets what came after a mark.
+    pub(crate) fn rewind(&mut self, constants: usize, failures: usize) {
+        self.innermost().truncate(constants);
+        self.failures.truncate(failures);
+    }
+
+    /// The value of a sparse tensor of the file.
+    pub(crate) fn sparse(&self, proto: &SparseTensorProto) -> Result<Tensor, ImportError> {
+        Ok(super::tensors::dense(proto, self.external)?)
     }
 
     fn fail(&mut self, node: &NodeProto, name: String, error: ImportError) {

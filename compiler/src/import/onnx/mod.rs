@@ -6,13 +6,18 @@
 mod bind;
 mod check;
 mod context;
+mod control;
 mod convert;
 mod elementwise;
 mod fold;
+mod index;
 mod nn;
 mod order;
 mod proto;
+mod reduce;
 mod rnn;
+mod sequence;
+mod shape;
 mod table;
 mod tensors;
 

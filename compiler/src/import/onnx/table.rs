@@ -42,8 +42,23 @@ pub(crate) const fn items(
 }
 
 /// The operators of each domain.
-const DOMAINS: &[(&str, &[&[Row]])] =
-    &[("", &[super::elementwise::ROWS, super::nn::ROWS, super::rnn::ROWS])];
+const DOMAINS: &[(&str, &[&[Row]])] = &[
+    (
+        "",
+        &[
+            super::elementwise::ROWS,
+            super::shape::ROWS,
+            super::index::ROWS,
+            super::reduce::ROWS,
+            super::control::ROWS,
+            super::sequence::ROWS,
+            super::nn::ROWS,
+            super::rnn::ROWS,
+        ],
+    ),
+    ("com.microsoft", &[super::elementwise::MICROSOFT, super::reduce::MICROSOFT]),
+    ("ai.onnx.ml", &[super::index::ML]),
+];
 
 /// All rows, by domain and name.
 #[derive(Debug)]
