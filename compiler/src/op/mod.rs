@@ -2,6 +2,7 @@
 //! name, dispatch and documentation.
 
 mod attributes;
+mod formula;
 pub(crate) mod movement;
 pub(crate) mod order;
 mod product;
@@ -9,6 +10,7 @@ mod rules;
 mod sample;
 
 pub use attributes::{AttrReader, AttrValue, AttrWriter, Attribute};
+pub use gelu::Approximation;
 
 use crate::graph::{Builder, Function, ValueId};
 use crate::tensor::Tensor;
@@ -343,4 +345,16 @@ ops! {
     Permute = "permute" in permute,
     /// exp(x − max) / Σ exp(x − max) along `axis`.
     Softmax = "softmax" in softmax,
+    /// The logarithm of `softmax`: x − max − log Σ exp(x − max) along `axis`.
+    LogSoftmax = "log-softmax" in log_softmax,
+    /// (x − mean) / √(variance + epsilon) · scale + bias, over the dimensions from `axis` on.
+    LayerNorm = "layer-norm" in layer_norm,
+    /// x / √(mean of squares + epsilon) · scale, over the dimensions from `axis` on.
+    RmsNorm = "rms-norm" in rms_norm,
+    /// x · Φ(x), where Φ is the normal distribution function.
+    Gelu = "gelu" in gelu,
+    /// x · sigmoid(x).
+    Silu = "silu" in silu,
+    /// softmax(q · kᵀ · scale + mask) · v for each head; keys and values may serve several heads.
+    Attention = "attention" in attention,
 }

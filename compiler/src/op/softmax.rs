@@ -2,7 +2,8 @@
 
 use crate::graph::{Builder, ValueId};
 use crate::kernel::Combine;
-use crate::op::{AttrReader, AttrWriter, Composite, Reduce, TypeError};
+use crate::op::formula::{converted, joined, widened};
+use crate::op::{AttrReader, AttrWriter, Composite, TypeError, sample};
 use crate::scalar::ScalarFn;
 use crate::types::{DType, TensorType};
 use arbitrary::Unstructured;
@@ -23,21 +24,24 @@ impl Composite for Softmax {
         attributes.put("axis", self.axis);
     }
 
-    fn expand(&self, builder: &mut Builder<'_>, operands: &[ValueId]) -> Result<Vec<ValueId>, TypeError> {
+    fn expand(
+        &self,
+        builder: &mut Builder<'_>,
+        operands: &[ValueId],
+    ) -> Result<Vec<ValueId>, TypeError> {
         let [x] = *operands else { return Err(TypeError::new("takes 1 operand")) };
-        let accumulate = builder.ty(x).dtype.accumulator();
-        let reduce = |combine| Reduce { combine, axes: vec![self.axis], accumulate };
-        let top = builder.add(reduce(Combine::Max), &[x])?;
-        let top = builder.spread(top, x, self.axis)?;
-        let shifted = builder.map(ScalarFn::Sub, &[x, top])?;
+        let wide = widened(builder, x)?;
+        let top = joined(builder, Combine::Max, wide, &[self.axis])?;
+        let shifted = builder.map(ScalarFn::Sub, &[wide, top])?;
         let power = builder.map(ScalarFn::Exp, &[shifted])?;
-        let sum = builder.add(reduce(Combine::Sum), &[power])?;
-        let sum = builder.spread(sum, x, self.axis)?;
-        Ok(vec![builder.map(ScalarFn::Div, &[power, sum])?])
+        let sum = joined(builder, Combine::Sum, power, &[self.axis])?;
+        let quotient = builder.map(ScalarFn::Div, &[power, sum])?;
+        Ok(vec![converted(builder, quotient, builder.ty(x).dtype)?])
     }
 
     fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
-        let shape = [u.int_in_range(1..=4)?, u.int_in_range(1..=9)?];
-        Ok((Softmax { axis: u.int_in_range(0..=1)? }, vec![TensorType::new(DType::F32, &shape)]))
+        let shape = sample::shape(u, 1, 3)?;
+        let dtype = *u.choose(&[DType::F32, DType::BF16])?;
+        Ok((Softmax { axis: sample::axis(u, shape.len())? }, vec![TensorType { dtype, shape }]))
     }
 }
