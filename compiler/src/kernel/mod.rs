@@ -18,13 +18,16 @@
 
 mod affine;
 mod evaluate;
+mod print;
 mod reads;
 mod schedule;
 pub mod tiling;
+mod verify;
 
 pub use affine::{Affine, Term};
 pub use evaluate::evaluate;
 pub use schedule::Schedule;
+pub use verify::{near_bytes, verify, verify_placed};
 
 use crate::arena::{Arena, Id};
 use crate::expr::{Expr, Scalar};
@@ -427,6 +430,11 @@ impl Tile {
     /// The extent along an axis, where the tile has it.
     pub fn extent(&self, axis: Axis) -> Option<usize> {
         self.dims.iter().find(|(other, _)| *other == axis).map(|&(_, extent)| extent)
+    }
+
+    /// The type of a tensor with such elements and extents.
+    pub fn ty(&self) -> TensorType {
+        TensorType { dtype: self.dtype, shape: self.dims.iter().map(|&(_, size)| size).collect() }
     }
 
     /// How many elements there are.
