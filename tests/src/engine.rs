@@ -17,8 +17,7 @@ pub enum Engine {
 
 impl Engine {
     /// Every engine.
-    pub const ALL: [Engine; 5] =
-        [Engine::Reference, Engine::Roundtrip, Engine::Optimized, Engine::Kernels, Engine::Host];
+    pub const ALL: [Engine; 3] = [Engine::Reference, Engine::Roundtrip, Engine::Optimized];
 
     /// What test names and skips call it.
     pub fn name(self) -> &'static str {

@@ -4,6 +4,8 @@
 pub mod case;
 pub mod docs;
 pub mod engine;
+pub mod execute;
+pub mod levels;
 pub mod marks;
 pub mod skips;
 pub mod snapshot;

@@ -1,0 +1,233 @@
+//! What each engine does to give a program's values.
+
+use crate::engine::Engine;
+use crate::levels::{self, Program};
+use std::cell::RefCell;
+use std::fmt::Display;
+use systole_compiler::arena::Id;
+use systole_compiler::diagnostic::Diagnostics;
+use systole_compiler::evaluate::{self, Budget};
+use systole_compiler::kernel::{Kernel, Place, Role};
+use systole_compiler::machine::{ContractTile, Machine};
+use systole_compiler::module::{Buffer, Layout, Lifetime, Module, ScalarSource, Step};
+use systole_compiler::pass::{Changed, Context, Pass};
+use systole_compiler::passes;
+use systole_compiler::pipeline::{self, Silent};
+use systole_compiler::scalar::ScalarFn;
+use systole_compiler::tensor::Tensor;
+
+/// The values of a verified program's results.
+pub fn run(
+    engine: Engine,
+    program: &Program,
+    inputs: &[Tensor],
+    scalars: &[i64],
+) -> Result<Vec<Tensor>, String> {
+    match engine {
+        Engine::Reference => evaluate(program, inputs, scalars),
+        Engine::Roundtrip => {
+            let text = program.print_full();
+            let again = Program::parse(program.level(), &text)
+                .map_err(|error| format!("the printed text does not parse: {error}\n{text}"))?;
+            evaluate(&again, inputs, scalars)
+        }
+        Engine::Optimized => {
+            let mut program = program.clone();
+            optimize(&mut program)?;
+            evaluate(&program, inputs, scalars)
+        }
+        Engine::Kernels => {
+            let module = compile(program, scalars, &machine())?;
+            evaluate(&Program::Module(module), inputs, &[])
+        }
+        Engine::Host => Err("the host target is not in this version".into()),
+    }
+}
+
+/// The machine that tests compile for, whatever machine they run on, so that snapshots are the same everywhere.
+pub fn machine() -> Machine {
+    Machine {
+        name: "test".into(),
+        near_rows: 1,
+        near_bytes: 256 << 10,
+        vector_elements: 4,
+        contract: ContractTile { m: (8, 64), n: (16, 256), k: (1, 256) },
+        map_elements: 4096,
+        native: ScalarFn::CATALOG.iter().map(|(function, _)| *function).collect(),
+    }
+}
+
+/// Applies the passes that `text` lists, `a,b{key=value}`, each to the level that it is of.
+pub fn apply(program: &mut Program, text: &str) -> Result<(), String> {
+    for (name, options) in read_passes(text)? {
+        match program {
+            Program::Graph(graph) => {
+                apply_one(graph, passes::GRAPH_PASSES, levels::verify_graph, (&name, options))?
+            }
+
+            Program::Kernel(_) | Program::Module(_) => return Err("no passes of this level".into()),
+        }
+    }
+    Ok(())
+}
+
+type Options = Vec<(String, String)>;
+type Verify<I> = fn(&I) -> Result<(), Diagnostics>;
+
+fn read_passes(text: &str) -> Result<Vec<(String, Options)>, String> {
+    let mut found = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let end = rest.find([',', '{']).unwrap_or(rest.len());
+        let name = rest[..end].trim().to_owned();
+        rest = &rest[end..];
+        let mut options = Options::new();
+        if let Some(inside) = rest.strip_prefix('{') {
+            let close = inside.find('}').ok_or_else(|| format!("no `}}` in `{text}`"))?;
+            for option in inside[..close].split(',').filter(|option| !option.trim().is_empty()) {
+                let (key, value) =
+                    option.split_once('=').ok_or_else(|| format!("no `=` in `{option}`"))?;
+                options.push((key.trim().to_owned(), value.trim().to_owned()));
+            }
+            rest = &inside[close + 1..];
+        }
+        rest = rest.trim_start().trim_start_matches(',').trim_start();
+        found.push((name, options));
+    }
+    Ok(found)
+}
+
+fn apply_one<I: Display>(
+    ir: &mut I,
+    passes: &[Pass<I>],
+    verify: Verify<I>,
+    (name, options): (&str, Options),
+) -> Result<(), String> {
+    let pass = passes
+        .iter()
+        .find(|pass| pass.name == name)
+        .ok_or_else(|| format!("no pass of this level is called `{name}`"))?;
+    let machine = machine();
+    let context = Context { machine: &machine, options, declined: RefCell::default() };
+    let before = ir.to_string();
+    let changed = (pass.run)(ir, &context).map_err(|error| format!("{name}: {error}"))?;
+    if changed == Changed::No && ir.to_string() != before {
+        return Err(format!("{name} changed the program and says that it did not"));
+    }
+    verify(ir).map_err(|error| format!("{name} broke a rule: {error}\n{ir}"))
+}
+
+/// Applies every pass of the level's pipeline, and verifies.
+pub fn optimize(program: &mut Program) -> Result<(), String> {
+    match program {
+        Program::Graph(graph) => {
+            let machine = machine();
+            let optimized =
+                pipeline::optimize(graph.clone(), &machine, pipeline::DEFAULT, &mut Silent)
+                    .map_err(text)?;
+            *graph = optimized.expect("nothing stops the pipeline");
+            levels::verify_graph(graph).map_err(text)
+        }
+        Program::Kernel(_) | Program::Module(_) => Err("no passes of this level".into()),
+    }
+}
+
+fn apply_all<I: Display>(ir: &mut I, passes: &[Pass<I>], verify: Verify<I>) -> Result<(), String> {
+    passes.iter().try_for_each(|pass| apply_one(ir, passes, verify, (pass.name, Options::new())))
+}
+
+/// The module that a target would get.
+pub fn compile(program: &Program, scalars: &[i64], machine: &Machine) -> Result<Module, String> {
+    match program {
+        Program::Graph(graph) => {
+            let module = pipeline::compile(graph.clone(), machine, pipeline::DEFAULT, &mut Silent)
+                .map_err(text)?;
+            Ok(module.expect("nothing stops the pipeline"))
+        }
+        Program::Kernel(kernel) => {
+            let module = around(kernel, scalars);
+            Ok(module)
+        }
+        Program::Module(module) => Ok(module.clone()),
+    }
+}
+
+/// A module that runs one kernel as it is written. An updated operand is copied, so that the input stays.
+fn around(kernel: &Kernel, scalars: &[i64]) -> Module {
+    let mut module = Module { name: kernel.name.clone(), ..Module::default() };
+    let mut operands = Vec::new();
+    for (_, operand) in kernel.operands.iter() {
+        let ty = operand.ty();
+        let mut buffer = |name: String, lifetime| {
+            module.buffers.push(Buffer {
+                name,
+                layout: Layout::row_major(&ty.shape),
+                ty: ty.clone(),
+                place: Place::Far,
+                lifetime,
+                alias: None,
+                offset: None,
+            })
+        };
+        match operand.role {
+            Role::Input => {
+                let input = buffer(operand.name.clone(), Lifetime::Input);
+                module.inputs.push(input);
+                operands.push(input);
+            }
+            Role::Output => {
+                let output = buffer(operand.name.clone(), Lifetime::Temporary);
+                module.outputs.push((operand.name.clone(), output));
+                operands.push(output);
+            }
+            Role::Update => {
+                let input = buffer(format!("{}_before", operand.name), Lifetime::Input);
+                let output = buffer(operand.name.clone(), Lifetime::Temporary);
+                module.inputs.push(input);
+                module.outputs.push((operand.name.clone(), output));
+                module.steps.push(Step::Copy { from: input, to: output });
+                operands.push(output);
+            }
+        }
+    }
+    let scalars = scalars.iter().map(|&value| ScalarSource::Constant(value)).collect();
+    let kernel = module.kernels.push(kernel.clone());
+    module.steps.push(Step::Kernel { kernel, operands, scalars, origins: Vec::new() });
+    module
+}
+
+fn evaluate(program: &Program, inputs: &[Tensor], scalars: &[i64]) -> Result<Vec<Tensor>, String> {
+    let budget = Budget { cancelled: &|| false, bytes: 4 << 30 };
+    match program {
+        Program::Graph(graph) => evaluate::graph(graph, inputs, &budget).map_err(text),
+        Program::Kernel(kernel) => evaluate_kernel(kernel, inputs, scalars, &budget),
+        Program::Module(module) => {
+            Err(format!("modules such as {} are not evaluated in this version", module.name))
+        }
+    }
+}
+
+fn evaluate_kernel(
+    kernel: &Kernel,
+    inputs: &[Tensor],
+    scalars: &[i64],
+    budget: &Budget<'_>,
+) -> Result<Vec<Tensor>, String> {
+    let mut given = inputs.iter();
+    let mut operands: Vec<Tensor> = kernel
+        .operands
+        .iter()
+        .map(|(_, operand)| match operand.role {
+            Role::Input | Role::Update => given.next().expect("a value for each operand").clone(),
+            Role::Output => Tensor::zeros(operand.ty()),
+        })
+        .collect();
+    systole_compiler::kernel::evaluate(kernel, &mut operands, scalars, budget).map_err(text)?;
+    let written: Vec<usize> =
+        kernel.operands_that(Role::writes).into_iter().map(Id::index).collect();
+    Ok(written.into_iter().map(|position| operands[position].clone()).collect())
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
+}
