@@ -30,34 +30,108 @@ macro_rules! codes {
 
 codes! {
     /// The text is not in the grammar: an unexpected token, or an unfinished item.
+    ///
+    /// ```text
+    /// func @main(%x: f32[2]) { %y = add %x %x return %y }
+    /// ```
+    ///
+    /// Operands are separated by commas. The message says what was found and what could stand there instead. Reading goes
+    /// on at the next statement, so several of these may be reported at once; begin with the first.
     Syntax = "syntax",
-    /// A name is used that nothing defines.
+    /// A name is used that nothing defines there.
+    ///
+    /// ```text
+    /// func @main(%x: f32[2]) { %y = exp %z return %y }
+    /// ```
+    ///
+    /// A value is defined before its uses, in the same block or one around it; what an inner block defines ends with the
+    /// block. Look for a misspelling, or for a definition further down.
     UnknownName = "unknown-name",
-    /// A name is defined twice.
+    /// A name is defined twice where both would be visible.
+    ///
+    /// ```text
+    /// func @main(%x: f32[2]) { %x = exp %x return %x }
+    /// ```
+    ///
+    /// Every value has its own name, and every function. Two blocks beside each other may use the same names.
     DuplicateName = "duplicate-name",
-    /// There is no operation, pass, function or type of that name.
+    /// There is no operation, pass, function or element type of that name.
+    ///
+    /// ```text
+    /// func @main(%x: f32[2]) { %y = expp %x return %y }
+    /// ```
+    ///
+    /// `systole list ops` and `systole list passes` show what there is. Elementwise functions are operations too.
     UnknownOp = "unknown-op",
-    /// An attribute is missing, unknown, or of the wrong type.
+    /// An attribute is missing, unknown, given twice, or of the wrong type.
+    ///
+    /// ```text
+    /// func @main(%x: f32[2]) { %y = reduce %x {combine = sum, axis = 0, accumulate = f32} return %y }
+    /// ```
+    ///
+    /// `reduce` wants `axes = [0]`. The page of the operation in `docs/ops.md` lists its attributes.
     Attribute = "attribute",
     /// The operands' types do not fit the operation, or a written type is not the inferred one.
+    ///
+    /// ```text
+    /// func @main(%x: f32[2], %w: f32[3]) { %y = add %x, %w return %y }
+    /// ```
+    ///
+    /// Nothing is broadcast or converted by itself: write `broadcast` or `convert`. A written result type is only a check
+    /// and can be left out, but for `constant`, `parameter`, `iota` and `random`, which take their type from it.
     OpType = "op-type",
     /// A rule of the level's verifier does not hold; the message starts with the rule's number.
+    ///
+    /// The program can be read, but means nothing: a function calls itself, say, or two results have one name. In a file
+    /// of yours, mend what the message names. After a pass it is a mistake of ours: please report it with the file that
+    /// the message names.
     Verify = "verify",
     /// The file is not what it claims to be: truncated, malformed, or of an unknown version.
+    ///
+    /// For example an ONNX file whose download broke off, or a Git LFS pointer in its place. Compare its size and checksum
+    /// with the source's, and fetch it again.
     Malformed = "malformed",
     /// The model refers to data that is missing or has the wrong size.
+    ///
+    /// ```text
+    /// func @main() { %w: f32[2, 3] = constant {value = elided("00f1e2d3c4b5a697")} return %w }
+    /// ```
+    ///
+    /// An ONNX file may keep its weights in files beside it, which must be in the same folder. A printed graph has lost its
+    /// large constants unless it was printed in full.
     MissingData = "missing-data",
     /// A symbolic size is not bound, or bound to two different values.
+    ///
+    /// A model with an input of shape `[batch, 3, 224, 224]` is compiled for one batch: say `--dim batch=8` at the shell,
+    /// or `bind("batch", 8)` in Rust, or give inputs of that shape.
     UnboundDimension = "unbound-dimension",
-    /// The model uses an operation, type or feature that this version cannot import or compile.
+    /// The model uses an operation, type or feature that this version cannot import or compile for the target.
+    ///
+    /// `systole check MODEL` counts them all, grouped by operation. The message says what could be done; often another
+    /// target takes it, or the model can be exported with an older operator set.
     Unsupported = "unsupported",
-    /// A tensor or a program would take more memory than there is, or than the limit allows.
+    /// A tensor or a program would take more memory than there is, or than a limit allows.
+    ///
+    /// ```text
+    /// func @main() { %z: f32[1000000, 1000000] = constant {value = splat(0.0)} return %z }
+    /// ```
+    ///
+    /// Sizes are checked before anything is allocated. Bind smaller sizes, make the tensor a parameter, or raise
+    /// `--mem-limit`.
     TooLarge = "too-large",
     /// An input is missing, unknown, or of the wrong type or shape.
+    ///
+    /// Inputs are given by name: `--input x=@x.npy`, or `inputs! { "x" => x }`. The message names the input with the type
+    /// that the program wants; `systole inspect MODEL` prints all of them.
     Input = "input",
     /// A time or memory limit was reached, or the run was cancelled.
+    ///
+    /// Raise `--time-limit` or `--mem-limit`, or make the input smaller.
     Limit = "limit",
     /// A file cannot be read, mapped or written, or is not of the format that its use needs.
+    ///
+    /// The message names the file and what the system said. Check the path, the permissions, and that the name ends as its
+    /// format wants: `.npy`, `.npz`, `.pb`, `.onnx`, `.tir`, `.toml`.
     File = "file",
 }
 
@@ -196,3 +270,22 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_of_the_catalogue_show_their_code() {
+        let mut examples = 0;
+        for (code, name, text) in Code::CATALOG {
+            assert!(text.len() > 100, "{name} is not explained");
+            let Some((_, behind)) = text.split_once("```text\n") else { continue };
+            let (example, _) = behind.split_once("```").expect("the example ends");
+            let problems = crate::text::parse_graph(example).expect_err("an example of a mistake");
+            assert_eq!(problems.0[0].code, *code, "{example}: {problems}");
+            examples += 1;
+        }
+        assert_eq!(examples, 8);
+    }
+}

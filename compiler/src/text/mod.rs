@@ -18,7 +18,13 @@ use crate::graph::Graph;
 use lalrpop_util::{ErrorRecovery, ParseError};
 use structure::Terminal;
 
-#[allow(clippy::all, unused_imports, unused_qualifications, reason = "generated code")]
+#[allow(
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::wildcard_enum_match_arm,
+    unused_imports,
+    reason = "generated code"
+)]
 mod grammar {
     lalrpop_util::lalrpop_mod!(parser, "/text/grammar.rs");
     pub(super) use parser::FileParser;

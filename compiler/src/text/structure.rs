@@ -38,26 +38,39 @@ enum Open {
     Bracket,
 }
 
+/// What the token before was, as far as it matters.
+#[derive(Clone, Copy, PartialEq)]
+enum Before {
+    Value,
+    Do,
+    Word,
+    Equals,
+    Other,
+}
+
 /// The tokens in their roles. A statement or function that starts inside brackets of the one before closes them.
 pub(super) fn terminals(tokens: Vec<Spanned<'_>>) -> Vec<(usize, Terminal<'_>, usize)> {
     let mut found = Vec::with_capacity(tokens.len() + tokens.len() / 4);
     let mut open: Vec<Open> = Vec::new();
-    // What the token before was, as far as it matters here.
-    let mut before: Option<Token<'_>> = None;
+    let mut before = Before::Other;
     let mut tokens = tokens.into_iter().peekable();
     while let Some((span, token)) = tokens.next() {
         let next = tokens.peek().map(|(_, token)| token);
-        let role = role(&token, before.as_ref(), next, &mut open);
+        let role = role(&token, before, next, &mut open);
         if role.starts_statement {
             found.push((span.start, Terminal::Start, span.start));
         }
-        before = Some(match &token {
-            // Only the kind of the token before matters; its text need not be copied.
-            Token::Value(_) => Token::Value("".into()),
-            Token::Symbol(_) => Token::Symbol("".into()),
-            Token::Text(_) => Token::Text("".into()),
-            other => other.clone(),
-        });
+        before = if matches!(token, Token::Value(_)) {
+            Before::Value
+        } else if token == Token::Word("do") {
+            Before::Do
+        } else if matches!(token, Token::Word(_)) {
+            Before::Word
+        } else if token == Token::Equals {
+            Before::Equals
+        } else {
+            Before::Other
+        };
         found.push((span.start, role.terminal.unwrap_or(Terminal::Other(token)), span.end));
     }
     found
@@ -69,12 +82,7 @@ struct Role {
     terminal: Option<Terminal<'static>>,
 }
 
-fn role(
-    token: &Token<'_>,
-    before: Option<&Token<'_>>,
-    next: Option<&Token<'_>>,
-    open: &mut Vec<Open>,
-) -> Role {
+fn role(token: &Token<'_>, before: Before, next: Option<&Token<'_>>, open: &mut Vec<Open>) -> Role {
     let plain = Role { starts_statement: false, terminal: None };
     let is = |terminal| Role { starts_statement: false, terminal: Some(terminal) };
     let start = |terminal| Role { starts_statement: true, terminal };
@@ -82,8 +90,7 @@ fn role(
     match token {
         Token::LeftParen => {
             open.push(Open::Paren);
-            let names_results =
-                in_block && !matches!(before, Some(Token::Word("do") | Token::Equals));
+            let names_results = in_block && !matches!(before, Before::Do | Before::Equals);
             if names_results { start(None) } else { plain }
         }
         Token::LeftBracket => {
@@ -91,7 +98,7 @@ fn role(
             plain
         }
         Token::LeftBrace => {
-            let after_op = matches!(before, Some(Token::Value(_) | Token::Word(_)));
+            let after_op = matches!(before, Before::Value | Before::Do | Before::Word);
             open.push(if after_op { Open::Attributes } else { Open::Block });
             if after_op { plain } else { is(Terminal::BlockOpen) }
         }
@@ -127,7 +134,7 @@ fn role(
         Token::Word(word @ ("return" | "yield"))
             if matches!(next, Some(Token::Value(_) | Token::RightBrace) | None) =>
         {
-            if open.is_empty() || before == Some(&Token::Equals) && in_block {
+            if open.is_empty() || before == Before::Equals && in_block {
                 return plain;
             }
             close_to_block(open);
