@@ -8,9 +8,16 @@
     reason = "micro-kernels read and write through the raw addresses that generated code passes"
 )]
 
+mod drive;
 mod pack;
+mod plan;
+mod tile;
+mod vector;
 
 pub use pack::pack;
+
+use drive::Operands;
+use plan::Tiling;
 
 /// The instruction set that micro-kernels may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +62,8 @@ impl Cpu {
     pub fn is_supported(self) -> bool {
         match self {
             Cpu::Baseline => true,
-            Cpu::Neon => cfg!(target_arch = "aarch64"),
+            // It is plain Rust here, so that tests can run it anywhere.
+            Cpu::Neon => cfg!(any(target_arch = "aarch64", test)),
             Cpu::Avx2 => matches!(Cpu::detect(), Cpu::Avx2 | Cpu::Avx512),
             Cpu::Avx512 => Cpu::detect() == Cpu::Avx512,
         }
@@ -95,9 +103,7 @@ pub struct ContractPlan {
     m: usize,
     n: usize,
     k: usize,
-    a: Side,
-    b: Side,
-    cpu: Cpu,
+    tiling: Tiling,
 }
 
 impl ContractPlan {
@@ -109,12 +115,12 @@ impl ContractPlan {
         assert!(cpu.is_supported(), "this machine lacks {cpu:?}");
         check_side(&a, m, k);
         check_side(&b, n, k);
-        ContractPlan { m, n, k, a, b, cpu }
+        ContractPlan { m, n, k, tiling: Tiling::new(m, n, k, &a, &b, cpu) }
     }
 
     /// Bytes of scratch that [`contract`] needs. Any alignment serves.
     pub fn scratch_bytes(&self) -> usize {
-        0
+        (self.tiling.a_elements() + self.tiling.b_elements()) * size_of::<f32>() + CACHE_LINE_BYTES
     }
 }
 
@@ -144,35 +150,34 @@ pub unsafe extern "C" fn contract(
     add: i64,
     scratch: *mut u8,
 ) {
-    let _ = scratch;
     // SAFETY: the caller keeps the plan alive.
     let plan = unsafe { &*plan };
-    let (m_width, n_width) = panel_widths(plan.cpu);
-    for row in 0..plan.m {
-        for column in 0..plan.n {
-            let mut sum = 0.0;
-            for k in 0..plan.k {
-                // SAFETY: the caller vouches for every addressed element.
-                sum += unsafe {
-                    *a.offset(element_offset(&plan.a, row, k, m_width))
-                        * *b.offset(element_offset(&plan.b, column, k, n_width))
-                };
-            }
-            // SAFETY: row and column are inside the result.
-            unsafe {
-                let target = acc.add(row * acc_row_stride + column);
-                *target = if add == 0 { sum } else { *target + sum };
-            }
-        }
+    if plan.m == 0 || plan.n == 0 {
+        return;
     }
+    if plan.k == 0 {
+        // SAFETY: the caller makes every row of the result writable.
+        return unsafe { empty_sum(plan, acc, acc_row_stride, add != 0) };
+    }
+    let operands = Operands { a, b, acc, acc_row_stride, add: add != 0 };
+    let scratch = scratch.wrapping_add(scratch.align_offset(CACHE_LINE_BYTES)).cast::<f32>();
+    // SAFETY: the caller's promises, and scratch has a line more than the blocks need.
+    unsafe { drive::run(&plan.tiling, [plan.m, plan.n, plan.k], operands, scratch) }
 }
 
-fn element_offset(side: &Side, outer: usize, k: usize, width: usize) -> isize {
-    match side {
-        Side::Gather { outer_offsets, k_offsets } => outer_offsets[outer] + k_offsets[k],
-        Side::Panels { panel_stride } => {
-            (outer / width * panel_stride + k * width + outer % width).cast_signed()
-        }
+const CACHE_LINE_BYTES: usize = 64;
+
+/// A sum of no terms: zero, or what is there already.
+///
+/// # Safety
+/// The result's rows are writable.
+unsafe fn empty_sum(plan: &ContractPlan, acc: *mut f32, acc_row_stride: usize, add: bool) {
+    if add {
+        return;
+    }
+    for row in 0..plan.m {
+        // SAFETY: the row is inside the result.
+        unsafe { acc.add(row * acc_row_stride).write_bytes(0, plan.n) };
     }
 }
 

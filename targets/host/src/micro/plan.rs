@@ -1,0 +1,146 @@
+//! Decides how a product is computed: what is packed and how large the blocks are.
+
+use super::pack::{Packer, unit_runs};
+use super::tile::{Reads, TileFunction, most_rows, tile_function};
+use super::{Cpu, Side, panel_widths};
+
+/// How one operand reaches the tiles.
+#[derive(Clone, Debug)]
+pub(super) enum Feed {
+    /// Packed ahead, panels this many elements apart.
+    Panels(usize),
+    /// Packed block by block.
+    Pack(Packer),
+    /// Read where it lies: element (outer, k) at `first + outer * outer_stride + k * k_stride`, one stride being one.
+    Direct { first: isize, outer_stride: usize, k_stride: usize },
+}
+
+/// A product by tiles.
+#[derive(Clone, Debug)]
+pub(super) struct Tiling {
+    pub(super) a: Feed,
+    pub(super) b: Feed,
+    /// Rows of a tile and of a panel of `A`.
+    pub(super) rows: usize,
+    /// Columns of a tile and of a panel of `B`.
+    pub(super) columns: usize,
+    /// Columns of one vector.
+    pub(super) lanes: usize,
+    /// Rows of `A` in a block: a multiple of `rows`.
+    pub(super) m_block: usize,
+    /// Columns of `B` in a block: a multiple of `columns`.
+    pub(super) n_block: usize,
+    /// Summed elements in a block.
+    pub(super) k_block: usize,
+    /// Functions by `(rows - 1) * 2 + vectors - 1`, for whole vectors of `B`.
+    pub(super) whole: Vec<TileFunction>,
+    /// The same where the last vector of `B` is masked.
+    pub(super) masked: Vec<TileFunction>,
+}
+
+/// Bytes of the second-level cache that a block of `A` may take; every machine of note has twice this or more.
+const A_BLOCK_BYTES: usize = 448 << 10;
+/// Bytes that a block of packed `B` may take, in the last-level cache.
+const B_BLOCK_BYTES: usize = 4 << 20;
+/// Longest run of `k` in a block.
+const K_BLOCK: usize = 384;
+
+impl Tiling {
+    pub(super) fn new(m: usize, n: usize, k: usize, a: &Side, b: &Side, cpu: Cpu) -> Tiling {
+        let (m_width, columns) = panel_widths(cpu);
+        // Equal tiles waste least: 15 rows are 8 and 7, not 14 and 1.
+        let rows = match a {
+            Side::Panels { .. } => m_width,
+            Side::Gather { .. } => m.div_ceil(m.div_ceil(most_rows(cpu)).max(1)).max(1),
+        };
+        let a = feed_a(a, rows, n, cpu);
+        let b = feed_b(b, columns, m, cpu);
+        let k_block = block(k, K_BLOCK, 8);
+        let m_block = block(m, A_BLOCK_BYTES / (4 * k_block.max(1)), rows);
+        let n_block = match (&a, &b) {
+            // Without a second block of rows nothing of B is used twice, and one panel at a time is packed.
+            (
+                Feed::Panels(_) | Feed::Direct { .. } | Feed::Pack(_),
+                Feed::Panels(_) | Feed::Direct { .. },
+            ) => n.next_multiple_of(columns),
+            (Feed::Panels(_) | Feed::Direct { .. } | Feed::Pack(_), Feed::Pack(_)) => {
+                block(n, B_BLOCK_BYTES / (4 * k_block.max(1)), columns)
+            }
+        };
+        let direct_a = matches!(a, Feed::Direct { .. });
+        let functions = |reads| {
+            let shapes = (1..=rows).flat_map(|rows| [(rows, 1), (rows, 2)]);
+            shapes.map(|(rows, vectors)| tile_function(cpu, rows, vectors, reads)).collect()
+        };
+        let whole = functions(if direct_a { Reads::DirectA } else { Reads::Packed });
+        let masked = functions(if direct_a { Reads::Direct } else { Reads::DirectB });
+        Tiling { a, b, rows, columns, lanes: columns / 2, m_block, n_block, k_block, whole, masked }
+    }
+
+    /// Elements of scratch for the block of `A`.
+    pub(super) fn a_elements(&self) -> usize {
+        match self.a {
+            Feed::Pack(_) => (self.m_block * self.k_block + Packer::OVERRUN).next_multiple_of(16),
+            Feed::Panels(_) | Feed::Direct { .. } => 0,
+        }
+    }
+
+    /// Elements of scratch for the block of `B`.
+    pub(super) fn b_elements(&self) -> usize {
+        match self.b {
+            Feed::Pack(_) => (self.n_block * self.k_block + Packer::OVERRUN).next_multiple_of(16),
+            Feed::Panels(_) | Feed::Direct { .. } => 0,
+        }
+    }
+}
+
+/// The smallest block of equal shares of `extent` that are at most about `most`, as a multiple of `unit`.
+fn block(extent: usize, most: usize, unit: usize) -> usize {
+    let most = (most / unit * unit).max(unit);
+    let shares = extent.div_ceil(most).max(1);
+    extent.div_ceil(shares).next_multiple_of(unit).max(unit)
+}
+
+fn feed_a(side: &Side, rows: usize, n: usize, cpu: Cpu) -> Feed {
+    match side {
+        Side::Panels { panel_stride } => Feed::Panels(*panel_stride),
+        Side::Gather { outer_offsets, k_offsets } => {
+            if let (Some(outer_stride), Some(1)) = (stride(outer_offsets), stride(k_offsets))
+                && (outer_offsets.len() <= 4 || n <= 32)
+            {
+                let first = first(outer_offsets) + first(k_offsets);
+                return Feed::Direct { first, outer_stride, k_stride: 1 };
+            }
+            Feed::Pack(Packer::new(rows, outer_offsets.clone(), k_offsets.clone(), cpu))
+        }
+    }
+}
+
+fn feed_b(side: &Side, columns: usize, m: usize, cpu: Cpu) -> Feed {
+    match side {
+        Side::Panels { panel_stride } => Feed::Panels(*panel_stride),
+        Side::Gather { outer_offsets, k_offsets } => {
+            if unit_runs(outer_offsets).len() <= 1
+                && let Some(k_stride) = stride(k_offsets)
+                && m <= 3 * most_rows(cpu)
+            {
+                let first = first(outer_offsets) + first(k_offsets);
+                return Feed::Direct { first, outer_stride: 1, k_stride };
+            }
+            Feed::Pack(Packer::new(columns, outer_offsets.clone(), k_offsets.clone(), cpu))
+        }
+    }
+}
+
+fn first(offsets: &[isize]) -> isize {
+    offsets.first().copied().unwrap_or(0)
+}
+
+/// The common difference of the offsets, if there is one that is not negative. One offset alone has any; one is taken.
+fn stride(offsets: &[isize]) -> Option<usize> {
+    let [first, second, ..] = offsets else { return Some(1) };
+    let stride = usize::try_from(second.checked_sub(*first)?).ok()?;
+    let regular =
+        offsets.windows(2).all(|pair| pair[1].checked_sub(pair[0]) == Some(stride.cast_signed()));
+    regular.then_some(stride)
+}
