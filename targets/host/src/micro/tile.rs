@@ -74,35 +74,26 @@ unsafe fn tile<
         let mask = V::mask(0, tile.last_columns);
         let mut sums = [[[V::zero(); VECTORS]; ROWS]; 4];
         let (mut a, mut b) = (tile.a, tile.b);
-        let mut step = |way: usize| {
-            let mut columns = [V::zero(); VECTORS];
-            for (vector, column) in columns.iter_mut().enumerate() {
-                *column = if MASK_B && vector + 1 == VECTORS {
-                    V::load_masked(b.wrapping_add(vector * V::LANES), mask)
-                } else {
-                    V::load(b.wrapping_add(vector * V::LANES))
-                };
-            }
-            for row in 0..ROWS {
-                let factor = V::splat(*a.add(if DIRECT_A { row * tile.a_stride } else { row }));
-                for vector in 0..VECTORS {
-                    sums[way][row][vector] =
-                        factor.multiply_add(columns[vector], sums[way][row][vector]);
-                }
-            }
-            a = a.wrapping_add(if DIRECT_A { 1 } else { tile.a_stride });
-            b = b.wrapping_add(tile.b_step);
-        };
         let unrolled = if ways == 1 { 2 } else { ways };
         let mut left = tile.k;
         while left >= unrolled {
             for turn in 0..unrolled {
-                step(turn % ways);
+                step::<V, ROWS, VECTORS, DIRECT_A, MASK_B>(
+                    a,
+                    tile.a_stride,
+                    b,
+                    mask,
+                    &mut sums[turn % ways],
+                );
+                a = a.wrapping_add(if DIRECT_A { 1 } else { tile.a_stride });
+                b = b.wrapping_add(tile.b_step);
             }
             left -= unrolled;
         }
         for _ in 0..left {
-            step(0);
+            step::<V, ROWS, VECTORS, DIRECT_A, MASK_B>(a, tile.a_stride, b, mask, &mut sums[0]);
+            a = a.wrapping_add(if DIRECT_A { 1 } else { tile.a_stride });
+            b = b.wrapping_add(tile.b_step);
         }
         for row in 0..ROWS {
             for vector in 0..VECTORS {
@@ -118,6 +109,41 @@ unsafe fn tile<
                     let sum = if tile.add { sum.add(V::load_masked(target, mask)) } else { sum };
                     sum.store_masked(target, mask);
                 }
+            }
+        }
+    }
+}
+
+/// Adds the products of one `k`.
+#[inline(always)]
+unsafe fn step<
+    V: Vector,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const DIRECT_A: bool,
+    const MASK_B: bool,
+>(
+    a: *const f32,
+    a_stride: usize,
+    b: *const f32,
+    mask: V::Mask,
+    sums: &mut [[V; VECTORS]; ROWS],
+) {
+    // SAFETY: as for `tile`.
+    unsafe {
+        let mut columns = [V::zero(); VECTORS];
+        for (vector, column) in columns.iter_mut().enumerate() {
+            let from = b.wrapping_add(vector * V::LANES);
+            *column = if MASK_B && vector + 1 == VECTORS {
+                V::load_masked(from, mask)
+            } else {
+                V::load(from)
+            };
+        }
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let factor = V::splat(*a.wrapping_add(if DIRECT_A { row * a_stride } else { row }));
+            for (sum, column) in sums.iter_mut().zip(columns) {
+                *sum = factor.multiply_add(column, *sum);
             }
         }
     }
