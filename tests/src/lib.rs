@@ -9,6 +9,7 @@ pub mod levels;
 pub mod marks;
 pub mod skips;
 pub mod snapshot;
+pub mod suite;
 pub mod tolerance;
 pub mod values;
 
