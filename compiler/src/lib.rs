@@ -23,3 +23,4 @@ pub mod scalar;
 pub mod tensor;
 pub mod text;
 pub mod types;
+pub mod verify;
