@@ -357,6 +357,16 @@ impl Fuser<'_> {
         false
     }
 
+    /// The node that computes a value, seen through free nodes.
+    fn maker(&self, value: ValueId) -> Option<NodeId> {
+        let mut id = *self.producer.get(&value)?;
+        while is_free(&self.function.nodes[id]) {
+            let operand = self.function.nodes[id].operands.first()?;
+            id = *self.producer.get(operand)?;
+        }
+        Some(id)
+    }
+
     /// The nodes outside `members` whose values these read, those of the clusters in `skip` left out. A node with
     /// blocks reads what its blocks capture.
     fn outside_producers(&self, members: &[NodeId], skip: &[usize]) -> Vec<NodeId> {
@@ -365,7 +375,7 @@ impl Fuser<'_> {
             let node = &self.function.nodes[id];
             let captured = node.blocks.iter().flat_map(|block| self.function.captures(block));
             for value in node.operands.iter().copied().chain(captured) {
-                let Some(&producer) = self.producer.get(&value) else { continue };
+                let Some(producer) = self.maker(value) else { continue };
                 let cluster = self.cluster_of.get(&producer);
                 if !members.contains(&producer)
                     && !cluster.is_some_and(|cluster| skip.contains(cluster))
@@ -532,7 +542,11 @@ impl<'a> Emitter<'a> {
             }
         }
         let span = self.function.nodes[members[0]].span;
-        let reason = lower_group(self.function, &block, "trial").err();
+        let reason = if operands.iter().any(|&value| self.shows_member(value, members)) {
+            Some("a view of its own result stays outside".to_owned())
+        } else {
+            lower_group(self.function, &block, "trial").err()
+        };
         let node = Node {
             op: Op::Fusion(Fusion {}),
             operands,
@@ -542,6 +556,22 @@ impl<'a> Emitter<'a> {
             span,
         };
         (self.function.nodes.push(node), reason)
+    }
+
+    /// Whether a value is a view, by nodes outside the group, of what a member computes.
+    fn shows_member(&self, value: ValueId, members: &[NodeId]) -> bool {
+        let mut value = value;
+        while let Some(id) = self.producer.get(&value) {
+            if members.contains(id) {
+                return true;
+            }
+            let node = &self.function.nodes[*id];
+            match node.operands.first() {
+                Some(&operand) if is_free(node) => value = operand,
+                _ => return false,
+            }
+        }
+        false
     }
 
     /// The members and the free nodes before them, in an order in which values are made before they are read.
