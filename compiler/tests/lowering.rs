@@ -24,15 +24,32 @@ use systole_compiler::module::{BufferId, Lifetime, Module, ScalarSource, Step};
 use systole_compiler::tensor::Values;
 use systole_compiler::types::TensorType;
 
-struct Run<'m> { module: &'m Module, values: BTreeMap<BufferId, Tensor> }
+struct Run<'m> {
+    module: &'m Module,
+    values: BTreeMap<BufferId, Tensor>,
+}
 impl Run<'_> {
-    fn memory(&self, mut b: BufferId) -> BufferId { while let Some(s) = self.module.buffers[b].alias { b = s; } b }
+    fn memory(&self, mut b: BufferId) -> BufferId {
+        while let Some(s) = self.module.buffers[b].alias {
+            b = s;
+        }
+        b
+    }
     fn get(&self, b: BufferId) -> Tensor {
         let buffer = &self.module.buffers[b];
-        match &buffer.lifetime { Lifetime::Constant(t) => return t.clone(), _ => {} }
+        match &buffer.lifetime {
+            Lifetime::Constant(t) => return t.clone(),
+            _ => {}
+        }
         let m = self.memory(b);
-        if let Lifetime::Constant(t) = &self.module.buffers[m].lifetime { return t.reshaped(&buffer.ty.shape).unwrap(); }
-        let t = self.values.get(&m).cloned().unwrap_or_else(|| Tensor::zeros(self.module.buffers[m].ty.clone()));
+        if let Lifetime::Constant(t) = &self.module.buffers[m].lifetime {
+            return t.reshaped(&buffer.ty.shape).unwrap();
+        }
+        let t = self
+            .values
+            .get(&m)
+            .cloned()
+            .unwrap_or_else(|| Tensor::zeros(self.module.buffers[m].ty.clone()));
         t.reshaped(&buffer.ty.shape).unwrap()
     }
     fn set(&mut self, b: BufferId, t: Tensor) {
@@ -45,29 +62,58 @@ impl Run<'_> {
             match step {
                 Step::Kernel { kernel, operands, scalars, .. } => {
                     let mut tensors: Vec<Tensor> = operands.iter().map(|&b| self.get(b)).collect();
-                    let scalars: Vec<i64> = scalars.iter().zip(self.module.kernels[*kernel].vars.iter()).map(|(s, (_, v))| {
-                        let x = match s { ScalarSource::Constant(c) => *c, ScalarSource::Buffer(b) => self.get(*b).to_i64()[0] };
-                        match v.kind { kernel::VarKind::Scalar(l, h) => x.clamp(l, h), kernel::VarKind::Loop => panic!("scalars come first") }
-                    }).collect();
-                    kernel::evaluate(&self.module.kernels[*kernel], &mut tensors, &scalars, &Budget::UNLIMITED).unwrap();
-                    for ((_, o), (&b, t)) in self.module.kernels[*kernel].operands.iter().zip(operands.iter().zip(tensors)) {
-                        if o.role.writes() { self.set(b, t); }
+                    let scalars: Vec<i64> = scalars
+                        .iter()
+                        .zip(self.module.kernels[*kernel].vars.iter())
+                        .map(|(s, (_, v))| {
+                            let x = match s {
+                                ScalarSource::Constant(c) => *c,
+                                ScalarSource::Buffer(b) => self.get(*b).to_i64()[0],
+                            };
+                            match v.kind {
+                                kernel::VarKind::Scalar(l, h) => x.clamp(l, h),
+                                kernel::VarKind::Loop => panic!("scalars come first"),
+                            }
+                        })
+                        .collect();
+                    kernel::evaluate(
+                        &self.module.kernels[*kernel],
+                        &mut tensors,
+                        &scalars,
+                        &Budget::UNLIMITED,
+                    )
+                    .unwrap();
+                    for ((_, o), (&b, t)) in self.module.kernels[*kernel]
+                        .operands
+                        .iter()
+                        .zip(operands.iter().zip(tensors))
+                    {
+                        if o.role.writes() {
+                            self.set(b, t);
+                        }
                     }
                 }
-                Step::Copy { from, to } => { let t = self.get(*from); self.set(*to, t); }
+                Step::Copy { from, to } => {
+                    let t = self.get(*from);
+                    self.set(*to, t);
+                }
                 Step::If { condition, then, otherwise } => {
                     let c = self.get(*condition).to_i64()[0] != 0;
                     self.steps(if c { then } else { otherwise });
                 }
                 Step::While { before, condition, body } => loop {
                     self.steps(before);
-                    if self.get(*condition).to_i64()[0] == 0 { break; }
+                    if self.get(*condition).to_i64()[0] == 0 {
+                        break;
+                    }
                     self.steps(body);
                 },
-                Step::For { count, counter, body } => for i in 0..*count {
-                    self.set(*counter, Tensor::scalar(i as i64));
-                    self.steps(body);
-                },
+                Step::For { count, counter, body } => {
+                    for i in 0..*count {
+                        self.set(*counter, Tensor::scalar(i as i64));
+                        self.steps(body);
+                    }
+                }
             }
         }
     }
@@ -75,28 +121,41 @@ impl Run<'_> {
 
 fn random(ty: &TensorType, seed: u64) -> Tensor {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let values: Vec<f64> = (0..ty.count()).map(|_| {
-        state ^= state << 13; state ^= state >> 7; state ^= state << 17;
-        (state % 2001) as f64 / 500.0 - 2.0
-    }).collect();
+    let values: Vec<f64> = (0..ty.count())
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % 2001) as f64 / 500.0 - 2.0
+        })
+        .collect();
     Tensor::from_values(ty.dtype, &ty.shape, &Values::F64(values))
 }
 
 fn check_with(source: &str, pipeline: &[&str]) -> Module {
-    let graph = text::parse_graph(source).unwrap_or_else(|e| panic!("{}", text::render(&e, "t", Some(source))));
+    let graph = text::parse_graph(source)
+        .unwrap_or_else(|e| panic!("{}", text::render(&e, "t", Some(source))));
 
     let f = graph.entry();
-    let inputs: Vec<Tensor> = f.body.params.iter().enumerate().map(|(i, &p)| random(f.ty(p), i as u64 + 1)).collect();
+    let inputs: Vec<Tensor> =
+        f.body.params.iter().enumerate().map(|(i, &p)| random(f.ty(p), i as u64 + 1)).collect();
     let expected = evaluate::graph(&graph, &inputs, &Budget::UNLIMITED).unwrap();
     let m = machine();
-    let optimized = pipeline::optimize(graph.clone(), &m, pipeline, &mut pipeline::Silent).unwrap().unwrap();
+    let optimized =
+        pipeline::optimize(graph.clone(), &m, pipeline, &mut pipeline::Silent).unwrap().unwrap();
 
     let got = evaluate::graph(&optimized, &inputs, &Budget::UNLIMITED).unwrap();
     compare(&expected, &got, &format!("optimized\n{optimized}"));
-    if std::env::var_os("SHOW").is_some() { println!("{optimized}"); }
-    let module = pipeline::compile(graph, &m, pipeline, &mut pipeline::Silent).unwrap_or_else(|e| panic!("{e}\n{optimized}")).unwrap();
+    if std::env::var_os("SHOW").is_some() {
+        println!("{optimized}");
+    }
+    let module = pipeline::compile(graph, &m, pipeline, &mut pipeline::Silent)
+        .unwrap_or_else(|e| panic!("{e}\n{optimized}"))
+        .unwrap();
     let mut run = Run { module: &module, values: BTreeMap::new() };
-    for (&b, t) in module.inputs.iter().zip(&inputs) { run.set(b, t.clone()); }
+    for (&b, t) in module.inputs.iter().zip(&inputs) {
+        run.set(b, t.clone());
+    }
     run.steps(&module.load_steps);
     run.steps(&module.steps);
     let got: Vec<Tensor> = module.outputs.iter().map(|(_, b)| run.get(*b)).collect();
@@ -108,7 +167,10 @@ fn compare(expected: &[Tensor], got: &[Tensor], what: &str) {
     for (e, g) in expected.iter().zip(got) {
         assert_eq!(e.ty(), g.ty());
         for (i, (x, y)) in e.values().to_f64().iter().zip(g.values().to_f64()).enumerate() {
-            assert!((x - y).abs() <= 1e-4 + 1e-4 * x.abs() || (x.is_nan() && y.is_nan()), "element {i}: {x} {y}\n{what}");
+            assert!(
+                (x - y).abs() <= 1e-4 + 1e-4 * x.abs() || (x.is_nan() && y.is_nan()),
+                "element {i}: {x} {y}\n{what}"
+            );
         }
     }
 }
@@ -120,18 +182,22 @@ fn check(source: &str) -> Module {
 
 #[test]
 fn softmax_is_one_kernel() {
-    let m = check("func @main(%x: f32[4, 6, 33]) -> (y: f32[4, 6, 33]) { %y = softmax %x {axis = 2} return %y }");
+    let m = check(
+        "func @main(%x: f32[4, 6, 33]) -> (y: f32[4, 6, 33]) { %y = softmax %x {axis = 2} return %y }",
+    );
     assert_eq!(m.steps.len(), 1);
 }
 
 #[test]
 fn dense_with_epilogue_is_one_kernel() {
-    let m = check("func @main(%x: f32[16, 32], %w: f32[32, 48], %b: f32[48]) -> (y: f32[16, 48]) {
+    let m = check(
+        "func @main(%x: f32[16, 32], %w: f32[32, 48], %b: f32[48]) -> (y: f32[16, 48]) {
       %a = contract %x, %w {batch = [], over = [[1, 0]], accumulate = f32, dtype = f32}
       %c = broadcast %b {shape = [16, 48], dims = [1]}
       %d = add %a, %c
       %y = tanh %d
-      return %y }");
+      return %y }",
+    );
     assert_eq!(m.steps.len(), 1);
 }
 
@@ -162,7 +228,8 @@ fn convolutions_with_groups_pads_and_strides() {
 
 #[test]
 fn layer_norm_is_one_kernel() {
-    let m = check("func @main(%x: f32[4, 6], %r: f32[4, 6]) -> (y: f32[4, 6], s: f32[4, 6]) {
+    let m = check(
+        "func @main(%x: f32[4, 6], %r: f32[4, 6]) -> (y: f32[4, 6], s: f32[4, 6]) {
       %s = add %x, %r
       %m = reduce %s {combine = sum, axes = [1], accumulate = f32}
       %n = broadcast %m {shape = [4, 6], dims = [0]}
@@ -172,7 +239,8 @@ fn layer_norm_is_one_kernel() {
       %w = sqrt %v
       %u = broadcast %w {shape = [4, 6], dims = [0]}
       %y = div %d, %u
-      return %y, %s }");
+      return %y, %s }",
+    );
     assert_eq!(m.steps.len(), 1);
 }
 
