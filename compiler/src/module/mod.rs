@@ -3,11 +3,16 @@
 //! Invariants, which its verifier checks: every step's arguments fit the kernel's operands; a temporary is written
 //! before it is read; buffers that share memory in the plan are never live at once, aliases apart.
 
+mod evaluate;
+mod layout;
+
+pub use evaluate::evaluate;
+pub use layout::{Layout, Piece};
+
 use crate::arena::{Arena, Id};
 use crate::kernel::{Kernel, Place};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
-use smallvec::SmallVec;
 
 /// A buffer, by id.
 pub type BufferId = Id<Buffer>;
@@ -74,23 +79,6 @@ pub enum Lifetime {
     Temporary,
 }
 
-/// How a tensor's elements lie in memory: pieces of dimensions from outermost to innermost. The pieces of one dimension
-/// are digits of its index, in the order in which they stand; their product may exceed the size, which is padding.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Layout {
-    /// The pieces.
-    pub pieces: SmallVec<[Piece; 6]>,
-}
-
-/// A digit of a dimension's index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Piece {
-    /// The dimension.
-    pub dim: usize,
-    /// How many values the digit has.
-    pub size: usize,
-}
-
 /// One thing that is done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -150,39 +138,19 @@ pub enum ScalarSource {
     Buffer(BufferId),
 }
 
-impl Layout {
-    /// Row-major.
-    pub fn row_major(shape: &[usize]) -> Layout {
-        Layout {
-            pieces: shape.iter().enumerate().map(|(dim, &size)| Piece { dim, size }).collect(),
+impl Module {
+    /// The buffer whose memory this one's is: itself, where it aliases none.
+    pub fn memory(&self, mut buffer: BufferId) -> BufferId {
+        while let Some(other) = self.buffers[buffer].alias {
+            buffer = other;
         }
+        buffer
     }
+}
 
-    /// Whether it is row-major without padding.
-    pub fn is_row_major(&self, shape: &[usize]) -> bool {
-        *self == Layout::row_major(shape)
-    }
-
-    /// How many elements of memory there are, padding included.
-    pub fn elements(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.size).product()
-    }
-
-    /// The position in memory, in elements, of an index.
-    pub fn position(&self, index: &[usize]) -> usize {
-        let mut rest: SmallVec<[usize; 6]> = SmallVec::from_slice(index);
-        let (mut position, mut stride) = (0, 1);
-        for piece in self.pieces.iter().rev() {
-            let last = !self
-                .pieces
-                .iter()
-                .take_while(|other| !std::ptr::eq(*other, piece))
-                .any(|other| other.dim == piece.dim);
-            let digit = if last { rest[piece.dim] } else { rest[piece.dim] % piece.size };
-            rest[piece.dim] /= piece.size;
-            position += digit * stride;
-            stride *= piece.size;
-        }
-        position
+impl Buffer {
+    /// The bytes of memory that it takes, padding included; of a buffer that was checked.
+    pub fn bytes(&self) -> usize {
+        self.layout.elements() * self.ty.dtype.bytes()
     }
 }
