@@ -1,18 +1,33 @@
 //! Systole compiles tensor models and runs them: for the host CPU, or level by level for whoever wants to see.
 #![deny(unsafe_code)]
 
+mod cache;
+mod compiler;
 pub mod data;
+mod engine;
 mod error;
 mod inputs;
+mod levels;
+mod mapping;
+mod model;
+mod options;
 mod outputs;
+mod program;
 mod signature;
+mod state;
 mod target;
 
+pub use compiler::Compiler;
 pub use error::{Error, ErrorKind};
 pub use inputs::{Inputs, IntoTensor};
+pub use levels::{Contents, Operator};
+pub use model::Model;
+pub use options::{Cancel, RunOptions};
 pub use outputs::{Output, Outputs};
+pub use program::Program;
 pub use signature::{Dim, Port, Signature};
+pub use state::State;
 pub use systole_compiler::diagnostic::{Code, Diagnostic, Severity, Span};
 pub use systole_compiler::tensor::{Element, Tensor};
 pub use systole_compiler::types::{DType, TensorType};
-pub use target::{Target, TargetRow};
+pub use target::{Listing, Target, TargetRow};

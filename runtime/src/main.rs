@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `systole`: see `systole --help`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

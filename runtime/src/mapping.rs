@@ -1,5 +1,8 @@
 //! The one place that maps files into memory, so that weights are shared with the page cache and never copied.
-#![expect(unsafe_code, reason = "a mapping is only as stable as its file; the argument stands at the block")]
+#![expect(
+    unsafe_code,
+    reason = "a mapping is only as stable as its file; the argument stands at the block"
+)]
 
 use crate::error::Error;
 use bytes::Bytes;

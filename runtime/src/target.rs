@@ -1,10 +1,11 @@
 //! What a model is compiled for.
 
-use crate::error::{Error, listed};
+use crate::engine;
+use crate::error::{Error, ErrorKind, listed};
 use std::fmt;
 use systole_compiler::diagnostic::Code;
-
-use crate::error::ErrorKind;
+use systole_compiler::machine::Machine;
+use systole_compiler::module::Module;
 
 /// A machine, or a level of the compiler that can be evaluated in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,15 @@ pub(crate) enum Kind {
     Reference,
     Kernels,
     Systolic(&'static str),
+}
+
+/// The texts of generated code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// The machine's assembly text.
+    Asm,
+    /// Cranelift's IR.
+    Clif,
 }
 
 /// A row of [`Target::CATALOG`].
@@ -94,6 +104,16 @@ impl Target {
             }
         };
         Ok(Target { kind })
+    }
+
+    /// What the passes know of it. The evaluators of levels take the host's.
+    pub fn machine(&self) -> Result<Machine, Error> {
+        engine::machine(self)
+    }
+
+    /// What a module becomes on this target, as text.
+    pub fn listing(&self, module: &Module, listing: Listing) -> Result<String, Error> {
+        engine::listing(self, module, listing)
     }
 
     /// What it is called.

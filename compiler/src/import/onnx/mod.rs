@@ -18,8 +18,11 @@ mod reduce;
 mod rnn;
 mod sequence;
 mod shape;
+mod summary;
 mod table;
 mod tensors;
+
+pub use summary::{Operator, Summary};
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::graph::Graph;

@@ -1,0 +1,415 @@
+//! The command line: every verb and flag, with its help. A verb has only the flags that it uses.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Compiles tensor models and runs them: on the host CPU, or level by level for whoever wants to see.
+#[derive(Debug, Parser)]
+#[command(name = "systole", version, max_term_width = 110, after_help = AFTER_HELP)]
+pub(super) struct Command {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+const AFTER_HELP: &str = "\
+Models are ONNX files or graphs in Systole's own text (.tir).
+
+Exit codes: 0 ok, 1 the model is wrong, 2 usage, 3 unsupported, 4 does not fit, 5 comparison failed,
+6 a limit was hit, 70 a bug of Systole (a file that reproduces it is written).";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    Run(RunArgs),
+    Bench(BenchArgs),
+    Check(CheckArgs),
+    Compile(CompileArgs),
+    Opt(OptArgs),
+    Diff(DiffArgs),
+    Inspect(InspectArgs),
+    List(ListArgs),
+    Explain(ExplainArgs),
+}
+
+/// Compile a model and execute it; print its outputs, or save and compare them
+#[derive(Debug, Args)]
+#[command(after_help = RUN_HELP)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) threads: ThreadArgs,
+    #[command(flatten)]
+    pub(super) inputs: InputArgs,
+    #[command(flatten)]
+    pub(super) outputs: OutputArgs,
+    #[command(flatten)]
+    pub(super) look: LookArgs,
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+}
+
+const RUN_HELP: &str = "\
+Examples:
+  systole run mlp.onnx --input x=@x.npy
+  systole run mlp.onnx --dim batch=8 --input '*=random:0'
+  systole run mlp.tir --input 'x=2x2xf32=1 2 3 4' --target reference
+  systole run mlp.onnx --inputs in.npz --expect out.npz --tol 1e-3,1e-3";
+
+/// Measure a model: warm-up, then medians; load and compile time; memory
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_HELP)]
+pub(super) struct BenchArgs {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) threads: ThreadArgs,
+    /// How many runs are measured [default: as many as fit into --seconds, at least 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) runs: Option<u32>,
+    /// For how long runs are measured [default: 2]
+    #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "runs")]
+    pub(super) seconds: Option<Duration>,
+    #[command(flatten)]
+    pub(super) inputs: InputArgs,
+    #[command(flatten)]
+    pub(super) outputs: OutputArgs,
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+}
+
+const BENCH_HELP: &str = "\
+Examples:
+  systole bench mlp.onnx --input '*=random:0' --threads 1
+  systole bench mlp.onnx --inputs in.npz --runs 100 --json";
+
+/// Say whether a target can run a model, before any of it runs: coverage by op, and all that is missing
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+}
+
+/// Print what a model becomes, at any level
+#[derive(Debug, Args)]
+#[command(after_help = COMPILE_HELP)]
+pub(super) struct CompileArgs {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// Which level is printed
+    #[arg(long, value_name = "LEVEL", required_unless_present = "stop_after")]
+    pub(super) emit: Option<Emit>,
+    /// The file that the text goes to, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Stop after this pass and print what it made
+    #[arg(long, value_name = "PASS", conflicts_with = "emit")]
+    pub(super) stop_after: Option<String>,
+    #[command(flatten)]
+    pub(super) inputs: InputArgs,
+    #[command(flatten)]
+    pub(super) look: LookArgs,
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+}
+
+const COMPILE_HELP: &str = "\
+Inputs are only needed where their values decide shapes; sizes are bound by --dim.
+
+Examples:
+  systole compile mlp.onnx --dim batch=8 --emit kernels
+  systole compile mlp.onnx --dim batch=8 --emit asm -o mlp.s";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Emit {
+    /// The tensor graph after its passes
+    Graph,
+    /// The kernels, tiled and placed
+    Kernels,
+    /// The kernels with the buffers and steps around them
+    Module,
+    /// The machine's assembly text
+    Asm,
+    /// Cranelift's IR
+    Clif,
+}
+
+/// Run passes over a program and print it
+#[derive(Debug, Args)]
+#[command(after_help = OPT_HELP)]
+pub(super) struct OptArgs {
+    /// A graph, kernel or module as text, or an ONNX model
+    pub(super) file: PathBuf,
+    /// The passes, in order, each with its options: `fuse,tile{m=128}` [default: none]
+    #[arg(long, value_name = "LIST", default_value = "", hide_default_value = true)]
+    pub(super) passes: String,
+    /// Bind a symbolic size, or an unnamed one as INPUT.AXIS
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = dim)]
+    pub(super) dims: Vec<(String, usize)>,
+    /// The file that the text goes to, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Compile for the CPU with no more than these features
+    #[arg(long, value_name = "NAME")]
+    pub(super) cpu: Option<String>,
+    /// Stop after this pass
+    #[arg(long, value_name = "PASS")]
+    pub(super) stop_after: Option<String>,
+    #[command(flatten)]
+    pub(super) look: LookArgs,
+    #[command(flatten)]
+    pub(super) limits: LimitArgs,
+    #[command(flatten)]
+    pub(super) talk: TalkArgs,
+}
+
+const OPT_HELP: &str = "\
+Without passes the program is parsed, verified and printed in canonical form.
+
+Examples:
+  systole opt mlp.tir --passes simplify,fuse
+  systole opt mlp.tir --passes simplify,fuse --print-changed";
+
+/// Run a model on two targets and report the first op on which they differ
+#[derive(Debug, Args)]
+#[command(after_help = DIFF_HELP)]
+pub(super) struct DiffArgs {
+    /// An ONNX model or a graph in .tir text
+    pub(super) model: PathBuf,
+    /// One target
+    #[arg(default_value = "reference")]
+    pub(super) a: String,
+    /// The other target
+    #[arg(default_value = "host")]
+    pub(super) b: String,
+    /// Bind a symbolic size, or an unnamed one as INPUT.AXIS
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = dim)]
+    pub(super) dims: Vec<(String, usize)>,
+    #[command(flatten)]
+    pub(super) inputs: InputArgs,
+    /// How far values may differ: |a-e| <= ATOL + RTOL*|e|; integers and bools never may
+    #[arg(long, value_name = "ATOL,RTOL", value_parser = tolerance)]
+    pub(super) tol: Option<(f64, f64)>,
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+}
+
+const DIFF_HELP: &str = "\
+Example:
+  systole diff mlp.onnx reference host --input '*=random:0'";
+
+/// Show what a file holds: a model, an .npz or .npy, or a tensor in .pb
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    /// The file
+    pub(super) file: PathBuf,
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+}
+
+/// Print a table of what there is
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Which table
+    pub(super) what: Table,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Table {
+    /// Passes of every level, in the order of the default pipeline
+    Passes,
+    /// Operations of graphs
+    Ops,
+    /// Targets
+    Targets,
+    /// Elementwise functions
+    Functions,
+    /// Codes of errors
+    Codes,
+    /// Element types
+    Dtypes,
+}
+
+/// Explain the code of an error
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The code, as it stands in brackets after `error`
+    pub(super) code: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ModelArgs {
+    /// An ONNX model or a graph in .tir text
+    pub(super) model: PathBuf,
+    /// What to compile for; see `systole list targets`
+    #[arg(long, value_name = "NAME", default_value = "host")]
+    pub(super) target: String,
+    /// Bind a symbolic size, or an unnamed one as INPUT.AXIS
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = dim)]
+    pub(super) dims: Vec<(String, usize)>,
+    /// Compile for the CPU with no more than these features (target host)
+    #[arg(long, value_name = "NAME")]
+    pub(super) cpu: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ThreadArgs {
+    /// How many threads compute (target host) [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) threads: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Inputs and outputs")]
+pub(super) struct InputArgs {
+    /// Give one input, or all that are not given otherwise as `*`. SPEC is @x.npy, @b.npz:x, @x.pb (ONNX TensorProto), zeros, random:SEED, random:SEED:LO..HI, or the elements: '2x2xf32=1 2 3 4'
+    #[arg(long = "input", value_name = "NAME=SPEC")]
+    pub(super) input: Vec<String>,
+    /// Give the inputs that the bundle has arrays for
+    #[arg(long, value_name = "F.npz")]
+    pub(super) inputs: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Inputs and outputs")]
+pub(super) struct OutputArgs {
+    /// Save the outputs: in a bundle, or as .npy files in a folder (.pb for types that NumPy lacks)
+    #[arg(long, value_name = "F.npz|DIR")]
+    pub(super) outputs: Option<PathBuf>,
+    /// Compare the outputs with those of a bundle
+    #[arg(long, value_name = "F.npz")]
+    pub(super) expect: Option<PathBuf>,
+    /// How far values may differ: |a-e| <= ATOL + RTOL*|e|; integers and bools never may [default: 1e-4,1e-4, and 1e-2,1e-2 for types below f32]
+    #[arg(long, value_name = "ATOL,RTOL", value_parser = tolerance, requires = "expect")]
+    pub(super) tol: Option<(f64, f64)>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Looking inside (standard error, or files)")]
+pub(super) struct LookArgs {
+    /// Print the program after the passes that the pattern matches (`*` is any text)
+    #[arg(long, value_name = "GLOB")]
+    pub(super) print_after: Option<String>,
+    /// Print the program after each pass that changed it
+    #[arg(long)]
+    pub(super) print_changed: bool,
+    /// Write the program after each pass to NNN.PASS.tir in this folder
+    #[arg(long, value_name = "DIR")]
+    pub(super) dump_dir: Option<PathBuf>,
+    /// Run only the first N optional passes, to find the one that breaks a program
+    #[arg(long, value_name = "N")]
+    pub(super) bisect_limit: Option<usize>,
+    /// Verify the program after each pass
+    #[arg(long)]
+    pub(super) verify: bool,
+    /// Print the rewrites that were considered and not done, with the reason
+    #[arg(long)]
+    pub(super) explain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CommonArgs {
+    /// Print one JSON object; errors too
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) limits: LimitArgs,
+    #[command(flatten)]
+    pub(super) talk: TalkArgs,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Limits")]
+pub(super) struct LimitArgs {
+    /// End with exit code 6 after this time: 500ms, 60s, 2m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) time_limit: Option<Duration>,
+    /// End with exit code 6 where more memory would be taken: 512MiB, 4GiB [default: what the machine has]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(super) mem_limit: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Talking")]
+pub(super) struct TalkArgs {
+    /// Say more on standard error: each phase, each pass and its time
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub(super) verbose: bool,
+    /// Say nothing on standard error but errors
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+fn dim(text: &str) -> Result<(String, usize), String> {
+    let (name, size) = text.rsplit_once('=').ok_or("must be NAME=N, such as batch=8")?;
+    if name.is_empty() {
+        return Err("must be NAME=N, such as batch=8".to_owned());
+    }
+    let size = size.parse().map_err(|_| format!("`{size}` is not a size"))?;
+    Ok((name.to_owned(), size))
+}
+
+fn tolerance(text: &str) -> Result<(f64, f64), String> {
+    let problem = || "must be ATOL,RTOL, such as 1e-3,1e-3".to_owned();
+    let number = |text: &str| {
+        text.trim().parse::<f64>().ok().filter(|number| *number >= 0.0).ok_or_else(problem)
+    };
+    let (absolute, relative) = text.split_once(',').ok_or_else(problem)?;
+    Ok((number(absolute)?, number(relative)?))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "must be a number of seconds".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split_unit(text);
+    let factor = match unit {
+        "ms" => 1e-3,
+        "s" | "" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit `{unit}`; it is one of ms, s, m, h")),
+    };
+    number
+        .parse::<f64>()
+        .ok()
+        .and_then(|number| Duration::try_from_secs_f64(number * factor).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "must be a positive time, such as 60s".to_owned())
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    let (number, unit) = split_unit(text);
+    let factor: f64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        "k" | "kib" => 1024.0,
+        "m" | "mib" => 1024.0 * 1024.0,
+        "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        "t" | "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(format!("unknown unit `{unit}`; it is one of KiB, MiB, GiB, TiB")),
+    };
+    let number = number.parse::<f64>().ok().map(|number| number * factor);
+    number
+        .filter(|bytes| *bytes >= 1.0 && *bytes < 2f64.powi(62))
+        .map(|bytes| bytes as usize)
+        .ok_or_else(|| "must be a positive size, such as 4GiB".to_owned())
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    (text[..end].trim(), text[end..].trim())
+}

@@ -1,0 +1,101 @@
+//! `systole run`.
+
+use super::args::{OutputArgs, RunArgs};
+use super::compare::{self, Comparison};
+use super::console;
+use super::failure::Failure;
+use super::guard::Context;
+use super::session::{self, Session, Wanted};
+use super::show;
+use serde_json::json;
+use std::fmt::Write;
+use std::time::Instant;
+use systole::{Outputs, data};
+
+pub(super) fn run(context: &Context, args: &RunArgs) -> Result<(), Failure> {
+    let mut session = session::open(context, &args.model, args.threads.threads, Some(&args.look))?;
+    let inputs = session::inputs(context, session.program.signature(), &args.inputs, Wanted::All)?;
+    session.prepare(context, &inputs)?;
+    context.enter("run");
+    let start = Instant::now();
+    let outputs = session.program.run_with(&context.run_options(), inputs)?;
+    let run_ms = session::milliseconds(start);
+    let comparison = keep(context, &args.outputs, &outputs)?;
+    let text = if context.json {
+        json_text(&session, &outputs, run_ms, comparison.as_ref())
+    } else {
+        readable(&session, &outputs, run_ms, comparison.as_ref())
+    };
+    console::print(&text)?;
+    judge(comparison.as_ref())
+}
+
+/// Saves the outputs and compares them, as the arguments say.
+pub(super) fn keep(
+    context: &Context,
+    args: &OutputArgs,
+    outputs: &Outputs,
+) -> Result<Option<Comparison>, Failure> {
+    if let Some(path) = &args.outputs {
+        context.enter("write outputs");
+        let entries: Vec<_> =
+            outputs.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
+        data::write(path, &entries)?;
+    }
+    let Some(path) = &args.expect else { return Ok(None) };
+    context.enter("compare");
+    compare::with_bundle(outputs, path, args.tol).map(Some)
+}
+
+/// A comparison that failed ends with its own exit code.
+pub(super) fn judge(comparison: Option<&Comparison>) -> Result<(), Failure> {
+    match comparison {
+        Some(comparison) if !comparison.ok => Err(Failure::Different),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn json_text(
+    session: &Session,
+    outputs: &Outputs,
+    run_ms: f64,
+    comparison: Option<&Comparison>,
+) -> String {
+    let outputs: Vec<_> = outputs
+        .iter()
+        .map(|(name, tensor)| json!({"name": name, "dtype": tensor.dtype().name(), "shape": tensor.shape()}))
+        .collect();
+    let object = json!({
+        "schema": 1,
+        "model": session.model.name(),
+        "target": session.target.name(),
+        "outputs": outputs,
+        "compile_ms": session.compile_ms,
+        "run_ms": run_ms,
+        "time_us": null,
+        "compare": comparison.map(Comparison::json),
+    });
+    format!("{object}\n")
+}
+
+fn readable(
+    session: &Session,
+    outputs: &Outputs,
+    run_ms: f64,
+    comparison: Option<&Comparison>,
+) -> String {
+    let mut text = String::new();
+    for (name, tensor) in outputs.iter() {
+        let _ = writeln!(text, "{}", show::tensor_line(name, tensor));
+    }
+    for line in comparison.iter().flat_map(|comparison| &comparison.lines) {
+        let _ = writeln!(text, "compare {line}");
+    }
+    let (load_ms, compile_ms) = (session.load_ms, session.compile_ms);
+    let target = session.target.name();
+    let _ = writeln!(
+        text,
+        "{target}: loaded in {load_ms:.1} ms, compiled in {compile_ms:.1} ms, ran in {run_ms:.3} ms"
+    );
+    text
+}

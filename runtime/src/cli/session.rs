@@ -1,0 +1,235 @@
+//! What the verbs have in common: target, model, program and inputs.
+
+use super::args::{InputArgs, LookArgs, ModelArgs};
+use super::failure::Failure;
+use super::guard::Context;
+use super::look::Look;
+use super::spec::{self, Spec};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use systole::data::Bundle;
+use systole::{Compiler, Dim, Inputs, Model, Port, Program, Signature, Target, Tensor};
+
+/// A model and its program, with the times that they took.
+pub(super) struct Session {
+    pub(super) model: Model,
+    pub(super) target: Target,
+    pub(super) program: Program,
+    pub(super) load_ms: f64,
+    pub(super) compile_ms: f64,
+}
+
+/// The target of that name, with the flags that only one of them knows.
+pub(super) fn target(
+    name: &str,
+    cpu: Option<&str>,
+    threads: Option<u16>,
+) -> Result<Target, Failure> {
+    let target = Target::from_name(name)?;
+    if name == "host" {
+        return Ok(cpu.map_or(target, Target::host_with_cpu));
+    }
+    let useless = [("--cpu", cpu.is_some()), ("--threads", threads.is_some())];
+    match useless.into_iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(no_effect(flag, name)),
+        None => Ok(target),
+    }
+}
+
+fn no_effect(flag: &str, target: &str) -> Failure {
+    Failure::usage_with_help(
+        format!("{flag} has no effect on the target {target}"),
+        format!("leave out {flag}, or use --target host"),
+    )
+}
+
+/// Loads and compiles.
+pub(super) fn open(
+    context: &Context,
+    args: &ModelArgs,
+    threads: Option<u16>,
+    look: Option<&LookArgs>,
+) -> Result<Session, Failure> {
+    let target = target(&args.target, args.cpu.as_deref(), threads)?;
+    let look = look.filter(|look| Look::is_asked(look) || context.talk.verbose);
+    if let (Some(flag), "reference") = (look.and_then(Look::first_flag), target.name()) {
+        return Err(no_effect(flag, "reference"));
+    }
+    let start = Instant::now();
+    let model = load(context, &args.model)?;
+    let load_ms = milliseconds(start);
+    let mut compiler =
+        args.dims.iter().fold(Compiler::new().target(target.clone()), |compiler, (name, size)| {
+            compiler.bind(name, *size)
+        });
+    if let Some(threads) = threads {
+        compiler = compiler.threads(usize::from(threads));
+    }
+    if let Some(look) = look {
+        compiler = compiler.observe(Arc::new(Mutex::new(Look::new(context, look, None)?)));
+    }
+    context.enter("compile");
+    let start = Instant::now();
+    let program = compiler.compile(&model)?;
+    let compile_ms = milliseconds(start);
+    Ok(Session { model, target, program, load_ms, compile_ms })
+}
+
+/// Loads a model.
+pub(super) fn load(context: &Context, path: &Path) -> Result<Model, Failure> {
+    context.enter("load");
+    let model = Model::from_path(path)?;
+    if context.talk.verbose {
+        context.note(&format!("signature: {}", model.signature()));
+    }
+    Ok(model)
+}
+
+impl Session {
+    /// Makes the code for these inputs, where compiling could not know them.
+    pub(super) fn prepare(&mut self, context: &Context, inputs: &Inputs) -> Result<(), Failure> {
+        context.enter("compile");
+        let start = Instant::now();
+        self.program.prepare(inputs)?;
+        self.compile_ms += milliseconds(start);
+        Ok(())
+    }
+}
+
+/// The inputs that the arguments give. Where `all` is wanted, each input must be among them.
+pub(super) fn inputs(
+    context: &Context,
+    signature: &Signature,
+    args: &InputArgs,
+    wanted: Wanted,
+) -> Result<Inputs, Failure> {
+    context.enter("read inputs");
+    let Given { specs, rest } = given(signature, args)?;
+    let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
+    if let Some(path) = &args.inputs {
+        read_bundle(signature, path, &specs, &mut tensors)?;
+    }
+    let none = |_: &str| None;
+    for (port, spec) in &specs {
+        if spec.is_sized() {
+            tensors.insert(port.name.clone(), spec.tensor(port, &none)?);
+        }
+    }
+    let sizes = sizes_of(signature, &tensors);
+    let size_of = |symbol: &str| sizes.get(symbol).copied();
+    for port in &signature.inputs {
+        let spec = specs.iter().find_map(|(known, spec)| (known.name == port.name).then_some(spec));
+        if tensors.contains_key(&port.name) {
+            continue;
+        }
+        if let Some(spec) = spec.or(rest.as_ref()) {
+            tensors.insert(port.name.clone(), spec.tensor(port, &size_of)?);
+        }
+    }
+    let missing = signature.inputs.iter().filter(|port| !tensors.contains_key(&port.name));
+    let missing: Vec<&Port> = missing.collect();
+    if wanted == Wanted::All && !missing.is_empty() {
+        return Err(missing_inputs(&missing));
+    }
+    Ok(tensors.into_iter().collect())
+}
+
+/// How many of the inputs must be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    All,
+    Any,
+}
+
+struct Given<'a> {
+    specs: Vec<(&'a Port, Spec)>,
+    /// For inputs that are not named.
+    rest: Option<Spec>,
+}
+
+fn given<'a>(signature: &'a Signature, args: &InputArgs) -> Result<Given<'a>, Failure> {
+    let mut found = Given { specs: Vec::new(), rest: None };
+    for text in &args.input {
+        let (name, spec) = text.split_once('=').ok_or_else(|| {
+            Failure::usage_with_help(format!("`--input {text}` is not NAME=SPEC"), spec::FORMS)
+        })?;
+        let spec = Spec::parse(spec)?;
+        if name == "*" {
+            found.rest = Some(spec);
+            continue;
+        }
+        let port = signature.input(name).ok_or_else(|| unknown_input(signature, name))?;
+        if found.specs.iter().any(|(known, _)| known.name == name) {
+            return Err(Failure::usage(format!("input `{name}` is given twice")));
+        }
+        found.specs.push((port, spec));
+    }
+    Ok(found)
+}
+
+fn unknown_input(signature: &Signature, name: &str) -> Failure {
+    let known: Vec<String> = signature.inputs.iter().map(Port::to_string).collect();
+    let help = match known.as_slice() {
+        [] => "the model takes no inputs".to_owned(),
+        known => format!("the inputs are {}", known.join(", ")),
+    };
+    Failure::usage_with_help(format!("the model has no input `{name}`"), help)
+}
+
+fn read_bundle(
+    signature: &Signature,
+    path: &Path,
+    specs: &[(&Port, Spec)],
+    tensors: &mut BTreeMap<String, Tensor>,
+) -> Result<(), Failure> {
+    let mut bundle = Bundle::open(path)?;
+    for name in bundle.names().to_vec() {
+        let port = signature.input(&name).ok_or_else(|| unknown_input(signature, &name))?;
+        // An input that is also given by itself is taken from there.
+        if specs.iter().all(|(known, _)| known.name != name) {
+            tensors.insert(name.clone(), bundle.read(&name)?.into_tensor(port.dtype)?);
+        }
+    }
+    Ok(())
+}
+
+fn sizes_of(signature: &Signature, tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, usize> {
+    let mut sizes = BTreeMap::new();
+    for port in &signature.inputs {
+        let Some(tensor) = tensors.get(&port.name) else { continue };
+        for (dim, &size) in port.dims.iter().flatten().zip(tensor.shape()) {
+            if let Dim::Symbol(symbol) = dim {
+                sizes.entry(symbol.clone()).or_insert(size);
+            }
+        }
+    }
+    sizes
+}
+
+fn missing_inputs(missing: &[&Port]) -> Failure {
+    let count = missing.len();
+    let what = if count == 1 {
+        "1 input is missing".to_owned()
+    } else {
+        format!("{count} inputs are missing")
+    };
+    let width = missing.iter().map(|port| port.to_string().chars().count()).max().unwrap_or(0);
+    let lines: Vec<String> = missing
+        .iter()
+        .map(|port| {
+            let (name, text) = (&port.name, port.to_string());
+            format!("\n  {text:width$}   --input '{name}=@FILE.npy'")
+        })
+        .collect();
+    Failure::usage_with_help(
+        format!("{what}{}", lines.concat()),
+        "give them one by one, all in a bundle with --inputs FILE.npz, or numbers to try with --input '*=random:0'",
+    )
+}
+
+/// The milliseconds since then, to the microsecond.
+pub(super) fn milliseconds(start: Instant) -> f64 {
+    start.elapsed().as_micros() as f64 / 1e3
+}

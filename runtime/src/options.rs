@@ -1,0 +1,60 @@
+//! How a single run is done.
+
+use crate::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Options of one run. The default has no limits and takes the threads that the program was compiled with.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// How many threads compute; 1 means that only the caller's does.
+    pub threads: Option<usize>,
+    /// Ends the run early when it is cancelled.
+    pub cancel: Option<Cancel>,
+    /// Ends the run at that time.
+    pub deadline: Option<Instant>,
+    /// How many bytes of values may be live at once, beside inputs and weights.
+    pub memory_limit: Option<usize>,
+}
+
+/// A flag that ends runs. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel {
+    flag: Arc<AtomicBool>,
+}
+
+impl Cancel {
+    /// A flag that is not set.
+    pub fn new() -> Cancel {
+        Cancel::default()
+    }
+
+    /// Sets it, for good.
+    pub fn cancel(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is set.
+    pub fn is_cancelled(&self) -> bool {
+        self.flag.load(Ordering::Relaxed)
+    }
+}
+
+impl RunOptions {
+    /// Whether the run should end now.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_cancelled() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.as_ref().is_some_and(Cancel::is_cancelled)
+    }
+
+    /// Why the run ended.
+    pub(crate) fn over(&self) -> Error {
+        let what =
+            if self.is_cancelled() { "the run was cancelled" } else { "the deadline passed" };
+        Error::limit(what)
+    }
+}
