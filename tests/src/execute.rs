@@ -202,7 +202,7 @@ fn evaluate(program: &Program, inputs: &[Tensor], scalars: &[i64]) -> Result<Vec
         Program::Graph(graph) => evaluate::graph(graph, inputs, &budget).map_err(text),
         Program::Kernel(kernel) => evaluate_kernel(kernel, inputs, scalars, &budget),
         Program::Module(module) => {
-            Err(format!("modules such as {} are not evaluated in this version", module.name))
+            systole_compiler::module::evaluate(module, inputs, &budget).map_err(text)
         }
     }
 }

@@ -52,7 +52,7 @@ impl Program {
     pub fn print(&self) -> String {
         match self {
             Program::Graph(graph) => graph.to_string(),
-            Program::Kernel(_) => String::new(),
+            Program::Kernel(kernel) => kernel.to_string(),
             Program::Module(_) => String::new(),
         }
     }
@@ -61,7 +61,7 @@ impl Program {
     pub fn print_full(&self) -> String {
         match self {
             Program::Graph(graph) => systole_compiler::text::print_full(graph),
-            Program::Kernel(_) => String::new(),
+            Program::Kernel(kernel) => kernel.to_string(),
             Program::Module(_) => String::new(),
         }
     }
@@ -129,13 +129,13 @@ fn module_signature(module: &Module) -> Signature {
 }
 
 /// Every broken rule of a graph.
-pub fn verify_graph(_graph: &Graph) -> Result<(), Diagnostics> {
-    Ok(())
+pub fn verify_graph(graph: &Graph) -> Result<(), Diagnostics> {
+    systole_compiler::verify::graph(graph)
 }
 
 /// Every broken rule of a kernel.
-pub fn verify_kernel(_kernel: &Kernel) -> Result<(), Diagnostics> {
-    Err(missing("the verifier of kernels"))
+pub fn verify_kernel(kernel: &Kernel) -> Result<(), Diagnostics> {
+    systole_compiler::kernel::verify(kernel)
 }
 
 /// Every broken rule of a module.
