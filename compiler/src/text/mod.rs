@@ -22,6 +22,8 @@ use structure::Terminal;
     clippy::all,
     clippy::allow_attributes_without_reason,
     clippy::wildcard_enum_match_arm,
+    missing_debug_implementations,
+    unreachable_pub,
     unused_imports,
     reason = "generated code"
 )]
