@@ -7,6 +7,7 @@ pub mod arena;
 pub mod diagnostic;
 pub mod evaluate;
 pub mod expr;
+pub mod generate;
 pub mod graph;
 pub mod import;
 pub mod kernel;
