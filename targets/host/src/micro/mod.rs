@@ -8,6 +8,7 @@
     reason = "micro-kernels read and write through the raw addresses that generated code passes"
 )]
 
+mod dots;
 mod drive;
 mod pack;
 mod plan;
@@ -17,7 +18,7 @@ mod vector;
 pub use pack::pack;
 
 use drive::Operands;
-use plan::Tiling;
+use plan::Method;
 
 /// The instruction set that micro-kernels may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +104,7 @@ pub struct ContractPlan {
     m: usize,
     n: usize,
     k: usize,
-    tiling: Tiling,
+    method: Method,
 }
 
 impl ContractPlan {
@@ -115,12 +116,24 @@ impl ContractPlan {
         assert!(cpu.is_supported(), "this machine lacks {cpu:?}");
         check_side(&a, m, k);
         check_side(&b, n, k);
-        ContractPlan { m, n, k, tiling: Tiling::new(m, n, k, &a, &b, cpu) }
+        ContractPlan { m, n, k, method: Method::new([m, n, k], &a, &b, cpu) }
     }
 
     /// Bytes of scratch that [`contract`] needs. Any alignment serves.
     pub fn scratch_bytes(&self) -> usize {
-        (self.tiling.a_elements() + self.tiling.b_elements()) * size_of::<f32>() + CACHE_LINE_BYTES
+        self.method.scratch_elements() * size_of::<f32>() + CACHE_LINE_BYTES
+    }
+}
+
+impl Side {
+    /// Where an element lies, in elements from the base address.
+    fn offset(&self, outer: usize, k: usize, width: usize) -> isize {
+        match self {
+            Side::Gather { outer_offsets, k_offsets } => outer_offsets[outer] + k_offsets[k],
+            Side::Panels { panel_stride } => {
+                (outer / width * panel_stride + k * width + outer % width).cast_signed()
+            }
+        }
     }
 }
 
@@ -162,7 +175,14 @@ pub unsafe extern "C" fn contract(
     let operands = Operands { a, b, acc, acc_row_stride, add: add != 0 };
     let scratch = scratch.wrapping_add(scratch.align_offset(CACHE_LINE_BYTES)).cast::<f32>();
     // SAFETY: the caller's promises, and scratch has a line more than the blocks need.
-    unsafe { drive::run(&plan.tiling, [plan.m, plan.n, plan.k], operands, scratch) }
+    unsafe {
+        match &plan.method {
+            Method::Tiles(tiling) => {
+                drive::run(tiling, [plan.m, plan.n, plan.k], operands, scratch)
+            }
+            Method::Dots(dots) => dots.run(operands, scratch),
+        }
+    }
 }
 
 const CACHE_LINE_BYTES: usize = 64;

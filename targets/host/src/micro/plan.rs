@@ -1,8 +1,35 @@
 //! Decides how a product is computed: what is packed and how large the blocks are.
 
+use super::dots::Dots;
 use super::pack::{Packer, unit_runs};
-use super::tile::{Reads, TileFunction, most_rows, tile_function};
+use super::tile::{MOST_DIRECT_ROWS, Reads, TileFunction, most_rows, tile_function};
 use super::{Cpu, Side, panel_widths};
+
+/// How a product is computed.
+#[derive(Clone, Debug)]
+pub(super) enum Method {
+    /// Tiles in registers over packed panels.
+    Tiles(Tiling),
+    /// Dot products along `k`.
+    Dots(Dots),
+}
+
+impl Method {
+    pub(super) fn new(sizes: [usize; 3], a: &Side, b: &Side, cpu: Cpu) -> Method {
+        match Dots::new(sizes, a, b, cpu) {
+            Some(dots) => Method::Dots(dots),
+            None => Method::Tiles(Tiling::new(sizes, a, b, cpu)),
+        }
+    }
+
+    /// Elements of scratch that a run needs.
+    pub(super) fn scratch_elements(&self) -> usize {
+        match self {
+            Method::Tiles(tiling) => tiling.a_elements() + tiling.b_elements(),
+            Method::Dots(dots) => dots.scratch_elements(),
+        }
+    }
+}
 
 /// How one operand reaches the tiles.
 #[derive(Clone, Debug)]
@@ -42,20 +69,29 @@ pub(super) struct Tiling {
 const A_BLOCK_BYTES: usize = 448 << 10;
 /// Bytes that a block of packed `B` may take, in the last-level cache.
 const B_BLOCK_BYTES: usize = 4 << 20;
+/// Bytes of an unpacked `B` that is read as if it were in cache.
+const DIRECT_B_BYTES: usize = 256 << 10;
+/// Longest run of `k` in a block of a larger unpacked `B`.
+const DIRECT_K_BLOCK: usize = 32;
 /// Longest run of `k` in a block.
 const K_BLOCK: usize = 384;
 
 impl Tiling {
-    pub(super) fn new(m: usize, n: usize, k: usize, a: &Side, b: &Side, cpu: Cpu) -> Tiling {
+    pub(super) fn new([m, n, k]: [usize; 3], a: &Side, b: &Side, cpu: Cpu) -> Tiling {
         let (m_width, columns) = panel_widths(cpu);
         // Equal tiles waste least: 15 rows are 8 and 7, not 14 and 1.
         let rows = match a {
             Side::Panels { .. } => m_width,
-            Side::Gather { .. } => m.div_ceil(m.div_ceil(most_rows(cpu)).max(1)).max(1),
+            Side::Gather { .. } if direct_a(a, m, n).is_some() => {
+                equal_rows(m, MOST_DIRECT_ROWS.min(most_rows(cpu)))
+            }
+            Side::Gather { .. } => equal_rows(m, most_rows(cpu)),
         };
-        let a = feed_a(a, rows, n, cpu);
+        let a = feed_a(a, rows, [m, n], cpu);
         let b = feed_b(b, columns, m, cpu);
-        let k_block = block(k, K_BLOCK, 8);
+        // Rows of an unpacked B are read a little at a time, so that few pages are in use and each is read in order.
+        let far = matches!(b, Feed::Direct { .. }) && k * n * size_of::<f32>() > DIRECT_B_BYTES;
+        let k_block = block(k, if far { DIRECT_K_BLOCK } else { K_BLOCK }, 8);
         let m_block = block(m, A_BLOCK_BYTES / (4 * k_block.max(1)), rows);
         let n_block = match (&a, &b) {
             // Without a second block of rows nothing of B is used twice, and one panel at a time is packed.
@@ -67,13 +103,13 @@ impl Tiling {
                 block(n, B_BLOCK_BYTES / (4 * k_block.max(1)), columns)
             }
         };
-        let direct_a = matches!(a, Feed::Direct { .. });
+        let is_direct = matches!(a, Feed::Direct { .. });
         let functions = |reads| {
             let shapes = (1..=rows).flat_map(|rows| [(rows, 1), (rows, 2)]);
             shapes.map(|(rows, vectors)| tile_function(cpu, rows, vectors, reads)).collect()
         };
-        let whole = functions(if direct_a { Reads::DirectA } else { Reads::Packed });
-        let masked = functions(if direct_a { Reads::Direct } else { Reads::DirectB });
+        let whole = functions(if is_direct { Reads::DirectA } else { Reads::Packed });
+        let masked = functions(if is_direct { Reads::Direct } else { Reads::DirectB });
         Tiling { a, b, rows, columns, lanes: columns / 2, m_block, n_block, k_block, whole, masked }
     }
 
@@ -101,18 +137,29 @@ fn block(extent: usize, most: usize, unit: usize) -> usize {
     extent.div_ceil(shares).next_multiple_of(unit).max(unit)
 }
 
-fn feed_a(side: &Side, rows: usize, n: usize, cpu: Cpu) -> Feed {
+/// The rows of equal tiles, of which none has more than `most`.
+fn equal_rows(m: usize, most: usize) -> usize {
+    m.div_ceil(m.div_ceil(most).max(1)).max(1)
+}
+
+/// Reads `A` where it lies if it is used too little to pay for packing.
+fn direct_a(side: &Side, m: usize, n: usize) -> Option<Feed> {
+    match side {
+        Side::Gather { outer_offsets, k_offsets } if m <= MOST_DIRECT_ROWS || n <= 32 => {
+            let first = first(outer_offsets) + first(k_offsets);
+            let outer_stride = stride(outer_offsets)?;
+            (stride(k_offsets)? == 1).then_some(Feed::Direct { first, outer_stride, k_stride: 1 })
+        }
+        Side::Gather { .. } | Side::Panels { .. } => None,
+    }
+}
+
+fn feed_a(side: &Side, rows: usize, [m, n]: [usize; 2], cpu: Cpu) -> Feed {
     match side {
         Side::Panels { panel_stride } => Feed::Panels(*panel_stride),
-        Side::Gather { outer_offsets, k_offsets } => {
-            if let (Some(outer_stride), Some(1)) = (stride(outer_offsets), stride(k_offsets))
-                && (outer_offsets.len() <= 4 || n <= 32)
-            {
-                let first = first(outer_offsets) + first(k_offsets);
-                return Feed::Direct { first, outer_stride, k_stride: 1 };
-            }
+        Side::Gather { outer_offsets, k_offsets } => direct_a(side, m, n).unwrap_or_else(|| {
             Feed::Pack(Packer::new(rows, outer_offsets.clone(), k_offsets.clone(), cpu))
-        }
+        }),
     }
 }
 
@@ -137,7 +184,7 @@ fn first(offsets: &[isize]) -> isize {
 }
 
 /// The common difference of the offsets, if there is one that is not negative. One offset alone has any; one is taken.
-fn stride(offsets: &[isize]) -> Option<usize> {
+pub(super) fn stride(offsets: &[isize]) -> Option<usize> {
     let [first, second, ..] = offsets else { return Some(1) };
     let stride = usize::try_from(second.checked_sub(*first)?).ok()?;
     let regular =

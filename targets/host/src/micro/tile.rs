@@ -44,6 +44,9 @@ pub(super) enum Reads {
     Direct,
 }
 
+/// The most rows that a tile has which reads `A` where it lies: each takes an address register.
+pub(super) const MOST_DIRECT_ROWS: usize = 8;
+
 /// The most rows that a tile has.
 pub(super) fn most_rows(cpu: Cpu) -> usize {
     super::panel_widths(cpu).0
@@ -151,7 +154,7 @@ unsafe fn step<
 
 /// Instantiates [`tile`] for one instruction set and finds the function for a shape.
 macro_rules! instruction_set {
-    ($module:ident, $vector:ty, $(#[$features:meta])?, rows $($rows:literal)*) => {
+    ($module:ident, $vector:ty, $(#[$features:meta])?, rows $($rows:literal)* ; direct $($direct:literal)*) => {
         mod $module {
             use super::*;
 
@@ -163,20 +166,28 @@ macro_rules! instruction_set {
                 unsafe { tile::<$vector, ROWS, VECTORS, DIRECT_A, MASK_B>(operands) }
             }
 
-            fn shape<const DIRECT_A: bool, const MASK_B: bool>(rows: usize, vectors: usize) -> TileFunction {
+            fn packed<const MASK_B: bool>(rows: usize, vectors: usize) -> TileFunction {
                 match (rows, vectors) {
-                    $(($rows, 1) => run::<$rows, 1, DIRECT_A, MASK_B>,)*
-                    $(($rows, 2) => run::<$rows, 2, DIRECT_A, MASK_B>,)*
+                    $(($rows, 1) => run::<$rows, 1, false, MASK_B>,)*
+                    $(($rows, 2) => run::<$rows, 2, false, MASK_B>,)*
                     _ => unreachable!("no tile has {rows} rows of {vectors} vectors"),
+                }
+            }
+
+            fn direct<const MASK_B: bool>(rows: usize, vectors: usize) -> TileFunction {
+                match (rows, vectors) {
+                    $(($direct, 1) => run::<$direct, 1, true, MASK_B>,)*
+                    $(($direct, 2) => run::<$direct, 2, true, MASK_B>,)*
+                    _ => unreachable!("no direct tile has {rows} rows of {vectors} vectors"),
                 }
             }
 
             pub(super) fn function(rows: usize, vectors: usize, reads: Reads) -> TileFunction {
                 match reads {
-                    Reads::Packed => shape::<false, false>(rows, vectors),
-                    Reads::DirectB => shape::<false, true>(rows, vectors),
-                    Reads::DirectA => shape::<true, false>(rows, vectors),
-                    Reads::Direct => shape::<true, true>(rows, vectors),
+                    Reads::Packed => packed::<false>(rows, vectors),
+                    Reads::DirectB => packed::<true>(rows, vectors),
+                    Reads::DirectA => direct::<false>(rows, vectors),
+                    Reads::Direct => direct::<true>(rows, vectors),
                 }
             }
         }
@@ -185,12 +196,12 @@ macro_rules! instruction_set {
 
 #[cfg(target_arch = "x86_64")]
 instruction_set!(avx512, __m512, #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")],
-    rows 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    rows 1 2 3 4 5 6 7 8 9 10 11 12 13 14; direct 1 2 3 4 5 6 7 8);
 #[cfg(target_arch = "x86_64")]
-instruction_set!(avx2, __m256, #[target_feature(enable = "avx2,fma")], rows 1 2 3 4 5 6);
+instruction_set!(avx2, __m256, #[target_feature(enable = "avx2,fma")], rows 1 2 3 4 5 6; direct 1 2 3 4 5 6);
 #[cfg(target_arch = "x86_64")]
-instruction_set!(sse, __m128,, rows 1 2 3 4 5 6);
-instruction_set!(portable, Portable,, rows 1 2 3 4 5 6);
+instruction_set!(sse, __m128,, rows 1 2 3 4 5 6; direct 1 2 3 4 5 6);
+instruction_set!(portable, Portable,, rows 1 2 3 4 5 6; direct 1 2 3 4 5 6);
 
 /// The tile of a shape: `rows` up to [`most_rows`], one or two vectors.
 pub(super) fn tile_function(cpu: Cpu, rows: usize, vectors: usize, reads: Reads) -> TileFunction {
