@@ -9,7 +9,11 @@ use super::{Cpu, Side, panel_widths};
 use core::arch::x86_64::{__m128, __m256, __m512};
 
 /// The most vectors that the small side has.
-pub(super) const MOST_VECTORS: usize = 4;
+pub(super) const MOST_VECTORS: usize = 8;
+/// Vectors of the small side that a function takes at once.
+const FEW_AT_ONCE: usize = 4;
+/// Vectors of the other side that a function takes with a single one of the small side; half as many with more.
+const MOST_AT_ONCE: usize = 8;
 
 /// A product as dot products.
 #[derive(Clone, Debug)]
@@ -21,10 +25,19 @@ pub(super) struct Dots {
     /// Whether the few are rows of `A` or columns of `B`.
     few_are: Operand,
     k: usize,
+    /// The small side in parts that fit registers.
+    parts: Vec<Part>,
+    /// Vectors of the other side that are taken at once.
+    at_once: usize,
+}
+
+/// Some vectors of the small side.
+#[derive(Clone, Debug)]
+struct Part {
+    begin: usize,
+    count: usize,
     /// Functions for several vectors of the other side at once, and for one.
     functions: [DotsFunction; 2],
-    /// Vectors of the other side that the first function takes.
-    at_once: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +56,7 @@ enum Few {
 
 /// The operands of a group of dot products.
 struct Group<'a> {
-    few: [*const f32; MOST_VECTORS],
+    few: [*const f32; FEW_AT_ONCE],
     many: &'a [isize],
     many_base: *const f32,
     k: usize,
@@ -74,8 +87,14 @@ impl Dots {
             Operand::A => m,
             Operand::B => n,
         };
-        let (functions, at_once) = functions(cpu, count);
-        Some(Dots { few, many, few_are, k, functions, at_once })
+        let share = count.div_ceil(count.div_ceil(FEW_AT_ONCE).max(1)).max(1);
+        let part = |begin| {
+            let count = share.min(count - begin);
+            Part { begin, count, functions: functions(cpu, count) }
+        };
+        let parts = (0..count).step_by(share).map(part).collect();
+        let at_once = if count == 1 { MOST_AT_ONCE } else { MOST_AT_ONCE / 2 };
+        Some(Dots { few, many, few_are, k, parts, at_once })
     }
 
     /// Elements of scratch for the small side.
@@ -113,23 +132,26 @@ impl Dots {
             }
         }
         let whole = self.many.len() / self.at_once * self.at_once;
-        for (function, range, at_once) in [
-            (self.functions[0], 0..whole, self.at_once),
-            (self.functions[1], whole..self.many.len(), 1),
-        ] {
+        for (which, range, at_once) in [(0, 0..whole, self.at_once), (1, whole..self.many.len(), 1)]
+        {
             for first in range.step_by(at_once) {
-                let group = Group {
-                    few,
-                    many: &self.many[first..first + at_once],
-                    many_base,
-                    k: self.k,
-                    acc: operands.acc.wrapping_add(first * many_step),
-                    few_step,
-                    many_step,
-                    add: operands.add,
-                };
-                // SAFETY: the caller vouches for the operands and the result.
-                unsafe { function(&group) };
+                for part in &self.parts {
+                    let mut part_few = [few_base; FEW_AT_ONCE];
+                    part_few[..part.count]
+                        .copy_from_slice(&few[part.begin..part.begin + part.count]);
+                    let group = Group {
+                        few: part_few,
+                        many: &self.many[first..first + at_once],
+                        many_base,
+                        k: self.k,
+                        acc: operands.acc.wrapping_add(first * many_step + part.begin * few_step),
+                        few_step,
+                        many_step,
+                        add: operands.add,
+                    };
+                    // SAFETY: the caller vouches for the operands and the result.
+                    unsafe { part.functions[which](&group) };
+                }
             }
         }
     }
@@ -206,12 +228,12 @@ macro_rules! instruction_set {
                 unsafe { dots::<$vector, FEW, MANY>(group) }
             }
 
-            pub(super) fn functions(few: usize) -> ([DotsFunction; 2], usize) {
+            pub(super) fn functions(few: usize) -> [DotsFunction; 2] {
                 match few {
-                    0 | 1 => ([run::<1, 8>, run::<1, 1>], 8),
-                    2 => ([run::<2, 4>, run::<2, 1>], 4),
-                    3 => ([run::<3, 4>, run::<3, 1>], 4),
-                    _ => ([run::<4, 4>, run::<4, 1>], 4),
+                    1 => [run::<1, MOST_AT_ONCE>, run::<1, 1>],
+                    2 => [run::<2, { MOST_AT_ONCE / 2 }>, run::<2, 1>],
+                    3 => [run::<3, { MOST_AT_ONCE / 2 }>, run::<3, 1>],
+                    _ => [run::<FEW_AT_ONCE, { MOST_AT_ONCE / 2 }>, run::<FEW_AT_ONCE, 1>],
                 }
             }
         }
@@ -226,8 +248,8 @@ instruction_set!(avx2, __m256, #[target_feature(enable = "avx2,fma")]);
 instruction_set!(sse, __m128);
 instruction_set!(portable, Portable);
 
-/// The functions for `few` vectors, and how many of the other side the first takes at once.
-fn functions(cpu: Cpu, few: usize) -> ([DotsFunction; 2], usize) {
+/// The functions for `few` vectors.
+fn functions(cpu: Cpu, few: usize) -> [DotsFunction; 2] {
     match cpu {
         #[cfg(target_arch = "x86_64")]
         Cpu::Avx512 => avx512::functions(few),

@@ -2,6 +2,7 @@
 
 use super::plan::{Feed, Tiling};
 use super::tile::Tile;
+use super::vector::prefetch;
 
 /// The addresses of one run.
 #[derive(Clone, Copy)]
@@ -152,6 +153,18 @@ unsafe fn run_block(
             };
             // SAFETY: the tile lies inside the product, and its operands were packed above or are the caller's.
             unsafe { functions[(rows - 1) * 2 + vectors - 1](&tile) };
+        }
+    }
+}
+
+/// Asks for the columns that come a few tiles later in every row of an unpacked `B`: each row lies in a page of its own, so
+/// that the machine does not see the order.
+fn prefetch_ahead(start: *const f32, k_stride: usize, k_count: usize, columns: usize) {
+    const TILES_AHEAD: usize = 4;
+    for k in 0..k_count {
+        let ahead = start.wrapping_add(k * k_stride + TILES_AHEAD * columns);
+        for line in (0..columns).step_by(16) {
+            prefetch(ahead.wrapping_add(line));
         }
     }
 }

@@ -5,7 +5,7 @@
 //! an image). Where neighbours along `k` do, square blocks are loaded along `k` and transposed.
 
 use super::Cpu;
-use super::vector::{MOST_LANES, Portable, Vector};
+use super::vector::{MOST_LANES, Portable, Vector, prefetch};
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::{__m128, __m256, __m512};
 
@@ -207,6 +207,11 @@ unsafe fn pack_panel<V: Vector>(
     }
 }
 
+/// How many `k` ahead a row is asked for.
+const K_AHEAD: usize = 16;
+/// How many blocks ahead a block to transpose is asked for.
+const BLOCKS_AHEAD: usize = 3;
+
 /// Where vectors of one column of a panel go, `width` elements apart.
 struct Target<V: Vector> {
     width: usize,
@@ -249,8 +254,13 @@ impl<V: Vector> Target<V> {
         // SAFETY: masked loads touch only lanes that the pieces cover.
         unsafe {
             if PIECES == 1 && pieces[0].first == 0 && pieces[0].end == V::LANES {
+                let from = base.wrapping_offset(pieces[0].offset);
                 for (k, k_offset) in k_offsets.iter().enumerate() {
-                    self.put(k, V::load(base.wrapping_offset(pieces[0].offset + k_offset)));
+                    // Rows are often a page apart, where the machine does not see the order.
+                    prefetch(
+                        from.wrapping_offset(k_offsets[(k + K_AHEAD).min(k_offsets.len() - 1)]),
+                    );
+                    self.put(k, V::load(from.wrapping_offset(*k_offset)));
                 }
                 return;
             }
@@ -304,7 +314,9 @@ unsafe fn transpose_block<V: Vector>(
             let lanes = outer.iter().skip(vector * V::LANES).take(V::LANES);
             if count == V::LANES {
                 for (row, offset) in rows.iter_mut().zip(lanes) {
-                    *row = V::load(base.wrapping_offset(offset + k_offset));
+                    let from = base.wrapping_offset(offset + k_offset);
+                    prefetch(from.wrapping_add(BLOCKS_AHEAD * V::LANES));
+                    *row = V::load(from);
                 }
             } else {
                 for (row, offset) in rows.iter_mut().zip(lanes) {

@@ -59,6 +59,8 @@ pub(super) struct Tiling {
     pub(super) n_block: usize,
     /// Summed elements in a block.
     pub(super) k_block: usize,
+    /// Whether `B` is read unpacked from beyond the second-level cache.
+    pub(super) far_b: bool,
     /// Functions by `(rows - 1) * 2 + vectors - 1`, for whole vectors of `B`.
     pub(super) whole: Vec<TileFunction>,
     /// The same where the last vector of `B` is masked.
@@ -69,10 +71,12 @@ pub(super) struct Tiling {
 const A_BLOCK_BYTES: usize = 448 << 10;
 /// Bytes that a block of packed `B` may take, in the last-level cache.
 const B_BLOCK_BYTES: usize = 4 << 20;
+/// The most rows of `A` for which `B` is not packed.
+const MOST_DIRECT_B_ROWS: usize = 16;
 /// Bytes of an unpacked `B` that is read as if it were in cache.
 const DIRECT_B_BYTES: usize = 256 << 10;
 /// Longest run of `k` in a block of a larger unpacked `B`.
-const DIRECT_K_BLOCK: usize = 32;
+const DIRECT_K_BLOCK: usize = 16;
 /// Longest run of `k` in a block.
 const K_BLOCK: usize = 384;
 
@@ -90,8 +94,17 @@ impl Tiling {
         let a = feed_a(a, rows, [m, n], cpu);
         let b = feed_b(b, columns, m, cpu);
         // Rows of an unpacked B are read a little at a time, so that few pages are in use and each is read in order.
-        let far = matches!(b, Feed::Direct { .. }) && k * n * size_of::<f32>() > DIRECT_B_BYTES;
-        let k_block = block(k, if far { DIRECT_K_BLOCK } else { K_BLOCK }, 8);
+        let far_b = matches!(b, Feed::Direct { .. }) && k * n * size_of::<f32>() > DIRECT_B_BYTES;
+        let k_block = block(
+            k,
+            match far_b {
+                // Rows a page apart share a set of the first-level cache, which holds eight lines or more.
+                true if m <= 3 => DIRECT_K_BLOCK / 2,
+                true => DIRECT_K_BLOCK,
+                false => K_BLOCK,
+            },
+            8,
+        );
         let m_block = block(m, A_BLOCK_BYTES / (4 * k_block.max(1)), rows);
         let n_block = match (&a, &b) {
             // Without a second block of rows nothing of B is used twice, and one panel at a time is packed.
@@ -110,7 +123,19 @@ impl Tiling {
         };
         let whole = functions(if is_direct { Reads::DirectA } else { Reads::Packed });
         let masked = functions(if is_direct { Reads::Direct } else { Reads::DirectB });
-        Tiling { a, b, rows, columns, lanes: columns / 2, m_block, n_block, k_block, whole, masked }
+        Tiling {
+            a,
+            b,
+            rows,
+            columns,
+            lanes: columns / 2,
+            m_block,
+            n_block,
+            k_block,
+            far_b,
+            whole,
+            masked,
+        }
     }
 
     /// Elements of scratch for the block of `A`.
@@ -169,7 +194,7 @@ fn feed_b(side: &Side, columns: usize, m: usize, cpu: Cpu) -> Feed {
         Side::Gather { outer_offsets, k_offsets } => {
             if unit_runs(outer_offsets).len() <= 1
                 && let Some(k_stride) = stride(k_offsets)
-                && m <= 3 * most_rows(cpu)
+                && m <= MOST_DIRECT_B_ROWS
             {
                 let first = first(outer_offsets) + first(k_offsets);
                 return Feed::Direct { first, outer_stride: 1, k_stride };

@@ -34,6 +34,18 @@ pub(super) trait Vector: Copy {
     unsafe fn transpose(rows: &mut [Self; MOST_LANES]);
 }
 
+/// Asks for the line of an address, which need not be readable.
+#[inline(always)]
+pub(super) fn prefetch(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect that a program sees, whatever the address; every x86-64 has it.
+    unsafe {
+        arch::_mm_prefetch::<{ arch::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// The widest vector's lanes.
 pub(super) const MOST_LANES: usize = 16;
 
