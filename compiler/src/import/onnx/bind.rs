@@ -57,7 +57,7 @@ pub(crate) fn bind(source: &Source, bindings: &Bindings) -> Result<Graph, BindFa
 
     let mut builder = Builder::new(&mut function);
     let done = importer.nodes(&mut builder, &graph_proto.node, &opsets);
-    let mut diagnostics = importer.diagnostics();
+    let mut diagnostics = importer.diagnostics(graph_proto, &opsets);
     if let Err(error) = done {
         diagnostics.push(Diagnostic::error(Code::TooLarge, format!("{error:?}")));
     }

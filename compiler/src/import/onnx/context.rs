@@ -18,6 +18,8 @@ pub(crate) enum ImportError {
     Invalid(String),
     /// The value of this input decides a shape or a structure, and is not known before the run.
     NeedsValue(String),
+    /// There is no row for the operator.
+    NoOperator,
     /// The cause was reported where it arose.
     Reported,
 }

@@ -304,7 +304,7 @@ impl<'m> Importer<'m> {
         // Files of the first format, and many with other domains' nodes, do not say a version.
         let opset = opsets.get(domain).copied().unwrap_or(1);
         let Some(row) = self.table.find(domain, &node.op_type, opset) else {
-            return unsupported("there is no such operator here");
+            return Err(ImportError::NoOperator);
         };
         let start = builder.nodes.len();
         let first_constant = self.innermost().len();
@@ -515,18 +515,54 @@ impl<'m> Importer<'m> {
 
     fn fail(&mut self, node: &NodeProto, name: String, error: ImportError) {
         if error != ImportError::Reported {
-            let domain = normal_domain(&node.domain);
-            let op = if domain.is_empty() {
-                node.op_type.clone()
-            } else {
-                format!("{domain}.{}", node.op_type)
-            };
+            let op = operator(node);
             self.failures.push(Failure { op, node: name, error });
         }
     }
 
+    /// Nodes without a row, in these and in their graphs, by operator.
+    fn missing<'n>(
+        &self,
+        nodes: &'n [NodeProto],
+        opsets: &Opsets,
+        missing: &mut BTreeMap<String, Vec<&'n str>>,
+    ) {
+        for node in nodes {
+            let domain = normal_domain(&node.domain);
+            let opset = opsets.get(domain).copied().unwrap_or(1);
+            let known = self.function(node).is_some()
+                || self.table.find(domain, &node.op_type, opset).is_some();
+            if !known {
+                let name = if node.name.is_empty() { &node.op_type } else { &node.name };
+                missing.entry(operator(node)).or_default().push(name);
+            }
+            for attribute in &node.attribute {
+                for graph in attribute.g.iter().chain(&attribute.graphs) {
+                    self.missing(&graph.node, opsets, missing);
+                }
+            }
+        }
+    }
+
     /// What went wrong: what is not supported is grouped by operator and reason.
-    pub(crate) fn diagnostics(&self) -> Diagnostics {
+    pub(crate) fn diagnostics(&self, graph: &GraphProto, opsets: &Opsets) -> Diagnostics {
+        let mut diagnostics = Diagnostics::default();
+        // A node behind one that failed was not looked at: its operator may be missing, too.
+        if self.failures.iter().any(|failure| failure.error == ImportError::NoOperator) {
+            let mut missing = BTreeMap::new();
+            self.missing(&graph.node, opsets, &mut missing);
+            for function in self.functions {
+                self.missing(&function.node, &super::opsets(&function.opset_import), &mut missing);
+            }
+            for (op, nodes) in missing {
+                let message = match nodes.len() {
+                    1 => format!("there is no operator {op}"),
+                    count => format!("there is no operator {op}, which {count} nodes are of"),
+                };
+                diagnostics
+                    .push(Diagnostic::error(Code::Unsupported, message).on_node(first_of(&nodes)));
+            }
+        }
         let mut groups: IndexMap<(String, String, Code), Vec<&str>> = IndexMap::new();
         for failure in &self.failures {
             let (reason, code) = match &failure.error {
@@ -538,11 +574,10 @@ impl<'m> Importer<'m> {
                     ),
                     Code::Unsupported,
                 ),
-                ImportError::Reported => continue,
+                ImportError::NoOperator | ImportError::Reported => continue,
             };
             groups.entry((failure.op.clone(), reason, code)).or_default().push(&failure.node);
         }
-        let mut diagnostics = Diagnostics::default();
         for ((op, reason, code), nodes) in groups {
             let message = match (code, nodes.len()) {
                 (Code::Unsupported, 1) => format!("{op} is not supported: {reason}"),
@@ -551,11 +586,7 @@ impl<'m> Importer<'m> {
                 }
                 (_, _) => format!("{op}: {reason}"),
             };
-            let mut first: Vec<&str> = nodes.iter().take(3).copied().collect();
-            if nodes.len() > 3 {
-                first.push("…");
-            }
-            let mut diagnostic = Diagnostic::error(code, message).on_node(first.join(", "));
+            let mut diagnostic = Diagnostic::error(code, message).on_node(first_of(&nodes));
             if reason.ends_with("only known at run time") && !self.wanted.is_empty() {
                 let wanted: Vec<&str> = self.wanted.iter().map(String::as_str).collect();
                 diagnostic = diagnostic.with_help(format!(
@@ -566,6 +597,23 @@ impl<'m> Importer<'m> {
             diagnostics.push(diagnostic);
         }
         diagnostics
+    }
+}
+
+/// The first names of a list.
+fn first_of(nodes: &[&str]) -> String {
+    let mut first: Vec<&str> = nodes.iter().take(3).copied().collect();
+    if nodes.len() > 3 {
+        first.push("…");
+    }
+    first.join(", ")
+}
+
+/// The name of an operator with its domain, where that is not the standard one.
+fn operator(node: &NodeProto) -> String {
+    match normal_domain(&node.domain) {
+        "" => node.op_type.clone(),
+        domain => format!("{domain}.{}", node.op_type),
     }
 }
 

@@ -111,7 +111,7 @@ fn port(info: &ValueInfoProto) -> Port {
                 (Some(size), _) if size >= 0 => {
                     usize::try_from(size).map_or(Dim::Unknown, Dim::Fixed)
                 }
-                (_, Some(name)) if !name.is_empty() => Dim::Symbol(name.clone()),
+                (_, Some(name)) if !name.is_empty() && name != "?" => Dim::Symbol(name.clone()),
                 (_, _) => Dim::Unknown,
             })
             .collect()

@@ -582,7 +582,11 @@ fn space_to_depth(context: &mut NodeContext<'_, '_, '_>) -> Converted {
     }
     let (rows, columns) = (h / block, w / block);
     let x = context.reshape(x, &[n, c, rows, block, columns, block])?;
-    let x = context.transpose(x, &[0, 3, 5, 1, 2, 4])?;
+    let perm = match context.string("mode", "DCR").as_str() {
+        "CRD" => [0, 1, 3, 5, 2, 4],
+        _ => [0, 3, 5, 1, 2, 4],
+    };
+    let x = context.transpose(x, &perm)?;
     Ok(vec![context.reshape(x, &[n, c * block * block, rows, columns])?])
 }
 
