@@ -43,12 +43,12 @@ impl NodeContext<'_, '_, '_> {
     }
 
     /// A new value that a block gets from outside.
-    fn param(&mut self, ty: TensorType) -> ValueId {
+    pub(super) fn param(&mut self, ty: TensorType) -> ValueId {
         self.builder.function.value(ty, None)
     }
 
     /// Adds nodes at the end of a block.
-    fn extend<T>(
+    pub(super) fn extend<T>(
         &mut self,
         block: &mut Block,
         build: impl FnOnce(&mut Self) -> Result<T, ImportError>,
@@ -191,17 +191,17 @@ fn counted(context: &mut Context<'_, '_, '_>, start: &Loop, count: i64) -> Items
 
 /// Where iterations put their results.
 #[derive(Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     /// The position.
-    number: ValueId,
+    pub(super) number: ValueId,
     /// The new dimension.
-    axis: usize,
+    pub(super) axis: usize,
     /// How many positions there are.
-    count: usize,
+    pub(super) count: usize,
 }
 
 /// Adds a carried value to a loop that collects `value` of every iteration.
-fn stack(
+pub(super) fn stack(
     context: &mut Context<'_, '_, '_>,
     block: &mut Block,
     operands: &mut Vec<ValueId>,
@@ -280,6 +280,12 @@ fn unrolled(
 /// A loop that ends at run time.
 fn conditional(context: &mut Context<'_, '_, '_>, start: &Loop) -> Items {
     if start.body.output.len() > 1 + start.carried.len() {
+        // What is collected has as many parts as there are iterations.
+        for (index, item) in [&start.limit, &start.condition].into_iter().enumerate() {
+            if item.is_some() && known_integer(item.as_ref()).is_none() {
+                return Err(ImportError::NeedsValue(context.node.input[index].clone()));
+            }
+        }
         return unsupported("a loop that ends at run time and collects what its iterations give");
     }
     let scalar = |context: &mut Context<'_, '_, '_>, item: &Item| {

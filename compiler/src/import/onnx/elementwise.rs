@@ -4,6 +4,7 @@
 use super::context::{Converted, ImportError, NodeContext, invalid, unsupported};
 use super::table::{Row, row};
 use crate::graph::ValueId;
+use crate::op;
 use crate::scalar::ScalarFn;
 use crate::tensor::Tensor;
 use crate::types::{Class, DType};
@@ -85,8 +86,8 @@ pub(super) const ROWS: &[Row] = &[
 /// The operators of domain com.microsoft of this file.
 pub(super) const MICROSOFT: &[Row] = &[
     row("Gelu", 1, gelu),
-    row("FastGelu", 1, |c| biased_gelu(c, gelu_tanh)),
-    row("BiasGelu", 1, |c| biased_gelu(c, gelu_exact)),
+    row("FastGelu", 1, |c| biased_gelu(c, op::Approximation::Tanh)),
+    row("BiasGelu", 1, |c| biased_gelu(c, op::Approximation::None)),
     row("QuickGelu", 1, quick_gelu),
 ];
 
@@ -295,7 +296,7 @@ fn bit_cast(context: &mut NodeContext<'_, '_, '_>) -> Converted {
     let Some(to) = context.dtype_attribute("to")? else {
         return invalid("attribute to is missing");
     };
-    if to.bits() != x.dtype().bits() {
+    if to.bytes() != x.dtype().bytes() {
         return invalid(format!("{} and {to} differ in size", x.dtype()));
     }
     let ty = crate::types::TensorType::new(to, x.shape());
@@ -459,48 +460,28 @@ fn softsign(context: &mut NodeContext<'_, '_, '_>) -> Converted {
     activation(context, |c, x| softsign_of(c, x))
 }
 
-fn gelu_exact(context: &mut NodeContext<'_, '_, '_>, x: ValueId) -> Result<ValueId, ImportError> {
-    let scaled = context.map_scalar(ScalarFn::Mul, x, std::f64::consts::FRAC_1_SQRT_2)?;
-    let erf = context.builder.map(ScalarFn::Erf, &[scaled])?;
-    half_of_one_plus(context, x, erf)
-}
-
-fn gelu_tanh(context: &mut NodeContext<'_, '_, '_>, x: ValueId) -> Result<ValueId, ImportError> {
-    let square = context.builder.map(ScalarFn::Mul, &[x, x])?;
-    let cubic = context.map_scalar(ScalarFn::Mul, square, 0.044_715)?;
-    let cubic = context.map_scalar(ScalarFn::Add, cubic, 1.0)?;
-    let inner = context.builder.map(ScalarFn::Mul, &[x, cubic])?;
-    let inner = context.map_scalar(ScalarFn::Mul, inner, 0.797_884_560_802_865_4)?;
-    let tanh = context.builder.map(ScalarFn::Tanh, &[inner])?;
-    half_of_one_plus(context, x, tanh)
-}
-
-fn half_of_one_plus(
+fn gelu_of(
     context: &mut NodeContext<'_, '_, '_>,
     x: ValueId,
-    gate: ValueId,
-) -> Result<ValueId, ImportError> {
-    let gate = context.map_scalar(ScalarFn::Add, gate, 1.0)?;
-    let half = context.map_scalar(ScalarFn::Mul, x, 0.5)?;
-    Ok(context.builder.map(ScalarFn::Mul, &[half, gate])?)
+    approximate: op::Approximation,
+) -> Converted {
+    Ok(vec![context.builder.add(op::Gelu { approximate }, &[x])?])
 }
 
 fn gelu(context: &mut NodeContext<'_, '_, '_>) -> Converted {
+    let x = context.input(0)?;
     match context.string("approximate", "none").as_str() {
-        "tanh" => activation(context, |c, x| gelu_tanh(c, x)),
-        _ => activation(context, |c, x| gelu_exact(c, x)),
+        "tanh" => gelu_of(context, x, op::Approximation::Tanh),
+        _ => gelu_of(context, x, op::Approximation::None),
     }
 }
 
-fn biased_gelu(
-    context: &mut NodeContext<'_, '_, '_>,
-    compute: fn(&mut NodeContext<'_, '_, '_>, ValueId) -> Result<ValueId, ImportError>,
-) -> Converted {
+fn biased_gelu(context: &mut NodeContext<'_, '_, '_>, approximate: op::Approximation) -> Converted {
     let mut x = context.input(0)?;
     if let Some(bias) = context.optional(1)? {
         x = context.map(ScalarFn::Add, &[x, bias])?;
     }
-    Ok(vec![context.widened(x, |c, x| compute(c, x))?])
+    gelu_of(context, x, approximate)
 }
 
 fn gated(
@@ -508,7 +489,10 @@ fn gated(
     x: ValueId,
     alpha: f64,
 ) -> Result<ValueId, ImportError> {
-    let scaled = if alpha == 1.0 { x } else { context.map_scalar(ScalarFn::Mul, x, alpha)? };
+    if alpha == 1.0 {
+        return Ok(context.builder.add(op::Silu {}, &[x])?);
+    }
+    let scaled = context.map_scalar(ScalarFn::Mul, x, alpha)?;
     let gate = context.builder.map(ScalarFn::Sigmoid, &[scaled])?;
     Ok(context.builder.map(ScalarFn::Mul, &[x, gate])?)
 }

@@ -3,6 +3,7 @@
 //! Operators of versions 7 and later of the standard set are rows of tables; functions of the model are put in the
 //! place of their calls. Parts of a model that only compute shapes vanish: what is known is computed while binding.
 
+mod attention;
 mod bind;
 mod check;
 mod context;
@@ -11,6 +12,7 @@ mod convert;
 mod elementwise;
 mod fold;
 mod index;
+mod loss;
 mod nn;
 mod order;
 mod proto;

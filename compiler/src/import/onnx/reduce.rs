@@ -257,14 +257,7 @@ pub(super) fn log_softmax_of(
     x: ValueId,
     axis: usize,
 ) -> Value {
-    context.widened(x, |c, x| {
-        let top = c.reduce_keep(Combine::Max, x, &[axis])?;
-        let shifted = c.map(ScalarFn::Sub, &[x, top])?;
-        let power = c.builder.map(ScalarFn::Exp, &[shifted])?;
-        let sum = c.reduce_keep(Combine::Sum, power, &[axis])?;
-        let log = c.builder.map(ScalarFn::Log, &[sum])?;
-        c.map(ScalarFn::Sub, &[shifted, log])
-    })
+    Ok(context.builder.add(op::LogSoftmax { axis }, &[x])?)
 }
 
 fn hardmax_of(context: &mut NodeContext<'_, '_, '_>, x: ValueId, axis: usize) -> Value {

@@ -52,12 +52,15 @@ const DOMAINS: &[(&str, &[&[Row]])] = &[
             super::reduce::ROWS,
             super::control::ROWS,
             super::sequence::ROWS,
+            super::attention::ROWS,
+            super::loss::ROWS,
             super::nn::ROWS,
             super::rnn::ROWS,
         ],
     ),
     ("com.microsoft", &[super::elementwise::MICROSOFT, super::reduce::MICROSOFT]),
     ("ai.onnx.ml", &[super::index::ML]),
+    ("ai.onnx.preview.training", &[super::loss::TRAINING]),
 ];
 
 /// All rows, by domain and name.
