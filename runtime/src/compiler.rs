@@ -24,7 +24,6 @@ pub struct Compiler {
 
 /// An observer that several compilations may tell.
 #[derive(Clone)]
-#[expect(dead_code, reason = "the pipeline is not called yet")]
 pub(crate) struct SharedObserver(pub(crate) Arc<Mutex<dyn Observer + Send>>);
 
 impl fmt::Debug for SharedObserver {

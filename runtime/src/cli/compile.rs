@@ -45,7 +45,7 @@ fn module_text(module: &Module, emit: Emit, target: &Target) -> Result<String, F
         Emit::Graph | Emit::Module => return Ok(look::level_text(Level::Module(module))),
         Emit::Kernels => {
             let kernels: Vec<String> =
-                module.kernels.iter().map(|(_, kernel)| format!("{kernel:#?}")).collect();
+                module.kernels.iter().map(|(_, kernel)| kernel.to_string()).collect();
             return Ok(kernels.join("\n"));
         }
         Emit::Asm => Listing::Asm,

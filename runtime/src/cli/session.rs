@@ -90,7 +90,9 @@ pub(super) fn load(context: &Context, path: &Path) -> Result<Model, Failure> {
 impl Session {
     /// Makes the code for these inputs, where compiling could not know them.
     pub(super) fn prepare(&mut self, context: &Context, inputs: &Inputs) -> Result<(), Failure> {
-        context.enter("compile");
+        if self.program.cached() == 0 {
+            context.enter("compile for these inputs");
+        }
         let start = Instant::now();
         self.program.prepare(inputs)?;
         self.compile_ms += milliseconds(start);
