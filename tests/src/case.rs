@@ -61,7 +61,17 @@ pub fn all(data: &Path) -> Result<Vec<Case>, String> {
         collect(&data.join(folder), "tir", &mut paths)?;
     }
     paths.sort();
-    paths.iter().map(|path| read(data, path)).collect()
+    let mut cases: Vec<Case> =
+        paths.iter().map(|path| read(data, path)).collect::<Result<_, String>>()?;
+    // The examples are cases too, so that they cannot rot.
+    let examples = data.parent().unwrap_or(data).join("examples");
+    let mut paths = Vec::new();
+    collect(&examples.join("graphs"), "tir", &mut paths)?;
+    paths.sort();
+    for path in &paths {
+        cases.push(read(&examples, path)?);
+    }
+    Ok(cases)
 }
 
 /// The files with that ending below a folder; none where there is no folder.
