@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use systole::Target;
 use systole_tests::data;
 use systole_tests::engine::Engine;
-use systole_tests::suite::{self, Verdict, index, report};
+use systole_tests::suite::{self, Verdict, index, models, report};
 
 const HELP: &str = "\
 The ONNX backend tests, and folders of trained models, run in this process.
@@ -21,7 +22,7 @@ The ONNX backend tests, and folders of trained models, run in this process.
       --check, --update   compare with the list of passing tests of the engine, or rewrite it
       --jobs N            tests at a time (default: one for each CPU)
       --time-limit S      seconds for one test (default 20)
-  cargo run --release -p systole-tests --bin onnx -- models --models DIR [--engine a,b,c]
+  cargo run --release -p systole-tests --bin onnx -- models --models DIR [--target a,b,c]
       every folder of DIR with model.onnx, inputs.npz and expected.npz";
 
 struct Options {
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
     };
     let outcome = match options.command.as_str() {
         "suite" => run_suite(&options),
-        _ => Err("models need the runtime".into()),
+        _ => run_models(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -152,4 +153,22 @@ fn run_suite(options: &Options) -> Result<(), String> {
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+fn run_models(options: &Options) -> Result<(), String> {
+    let mut wrong = 0;
+    for folder in models::folders(&options.folder)? {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for engine in &options.engines {
+            let target = Target::from_name(engine.name()).map_err(|error| error.to_string())?;
+            match models::run(&folder, &target) {
+                Ok(figures) => println!("ok    {name:20} {target:10} {figures}"),
+                Err(error) => {
+                    wrong += 1;
+                    println!("WRONG {name:20} {target:10} {error}");
+                }
+            }
+        }
+    }
+    if wrong == 0 { Ok(()) } else { Err(format!("{wrong} runs of models are wrong")) }
 }

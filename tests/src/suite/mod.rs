@@ -1,6 +1,7 @@
 //! Runs prepared ONNX tests in this process: each on a thread of its own, with a time limit, panics caught.
 
 pub mod index;
+pub mod models;
 pub mod report;
 
 use crate::engine::Engine;

@@ -26,7 +26,10 @@ pub fn run(folder: &Path, target: &Target) -> Result<String, String> {
     let mut bundle = Bundle::open(&folder.join("inputs.npz")).map_err(text)?;
     let mut inputs = Inputs::new();
     for name in bundle.names().to_vec() {
-        inputs = inputs.with(name.as_str(), bundle.read(&name).and_then(|a| a.into_tensor(None)).map_err(text)?);
+        inputs = inputs.with(
+            name.as_str(),
+            bundle.read(&name).and_then(|a| a.into_tensor(None)).map_err(text)?,
+        );
     }
     let start = Instant::now();
     let model = Model::from_path(folder.join("model.onnx")).map_err(text)?;
@@ -39,7 +42,8 @@ pub fn run(folder: &Path, target: &Target) -> Result<String, String> {
         let actual = outputs.get(&name).map_err(text)?.tensor();
         let wanted =
             expected.read(&name).and_then(|a| a.into_tensor(Some(actual.dtype()))).map_err(text)?;
-        tolerance::compare(actual, &wanted, TOLERANCE).map_err(|error| format!("{name}: {error}"))?;
+        tolerance::compare(actual, &wanted, TOLERANCE)
+            .map_err(|error| format!("{name}: {error}"))?;
         let pairs = actual.values().to_f64().into_iter().zip(wanted.values().to_f64());
         worst = pairs.map(|(a, e)| (a - e).abs()).fold(worst, f64::max);
     }
