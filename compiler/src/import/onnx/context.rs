@@ -551,6 +551,11 @@ pub(crate) fn widen(dtype: DType) -> DType {
     if dtype.is_float() && dtype != DType::F64 { DType::F32 } else { dtype }
 }
 
+/// The float type in which values of a type are weighted: f64 for f64, else f32.
+pub(crate) fn widen_any(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
 /// An axis that may count from the end.
 pub(crate) fn resolve_axis(axis: i64, rank: usize) -> Result<usize, ImportError> {
     let positive = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };
