@@ -8,7 +8,7 @@ use crate::shape::Shape;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::V128Imm;
 use cranelift_codegen::ir::{
-    self, ConstantData, Endianness, FuncRef, InstBuilder, MemFlags, Type, Value, types,
+    self, ConstantData, Endianness, FuncRef, InstBuilder, MemFlagsData, Type, Value, types,
 };
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::FunctionBuilder;
@@ -71,6 +71,30 @@ impl<'f> Code<'f> {
         self.b.ins().iconst(types::I64, value)
     }
 
+    /// A number minus an integer.
+    pub(crate) fn subtract_from(&mut self, number: i64, value: Value) -> Value {
+        let number = self.int(number);
+        self.b.ins().isub(number, value)
+    }
+
+    /// An integer's bits, or each lane's, moved up.
+    pub(crate) fn shift_left(&mut self, value: Value, bits: i64) -> Value {
+        let bits = self.b.ins().iconst(types::I32, bits);
+        self.b.ins().ishl(value, bits)
+    }
+
+    /// An integer's bits, or each lane's, moved down.
+    pub(crate) fn shift_right(&mut self, value: Value, bits: i64) -> Value {
+        let bits = self.b.ins().iconst(types::I32, bits);
+        self.b.ins().ushr(value, bits)
+    }
+
+    /// An integer's bits, or each lane's, moved down, keeping the sign.
+    pub(crate) fn shift_right_signed(&mut self, value: Value, bits: i64) -> Value {
+        let bits = self.b.ins().iconst(types::I32, bits);
+        self.b.ins().sshr(value, bits)
+    }
+
     /// An f32, in every lane.
     pub(crate) fn f32(&mut self, shape: Shape, value: f32) -> Value {
         match shape {
@@ -105,7 +129,7 @@ impl<'f> Code<'f> {
         if self.b.func.dfg.value_type(value) == ty {
             return value;
         }
-        self.b.ins().bitcast(ty, MemFlags::new().with_endianness(Endianness::Little), value)
+        self.b.ins().bitcast(ty, MemFlagsData::new().with_endianness(Endianness::Little), value)
     }
 
     /// The bits of f32 as i32.
@@ -206,7 +230,12 @@ impl<'f> Code<'f> {
     }
 
     /// Reads four neighbours, where the type has a vector form.
-    pub(crate) fn load_vector(&mut self, dtype: DType, address: Value, offset: i32) -> Option<Value> {
+    pub(crate) fn load_vector(
+        &mut self,
+        dtype: DType,
+        address: Value,
+        offset: i32,
+    ) -> Option<Value> {
         let flags = flags();
         Some(match dtype {
             DType::F32 => self.b.ins().load(types::F32X4, flags, address, offset),
@@ -300,7 +329,7 @@ impl<'f> Code<'f> {
     fn decode(&mut self, shape: Shape, dtype: DType, code: Value) -> Value {
         match dtype {
             DType::BF16 => {
-                let bits = self.b.ins().ishl_imm(code, 16);
+                let bits = self.shift_left(code, 16);
                 self.float(shape, bits)
             }
             DType::F16 => self.decode_f16(shape, code),
@@ -322,9 +351,9 @@ impl<'f> Code<'f> {
 
     fn decode_f16(&mut self, shape: Shape, code: Value) -> Value {
         let sign = self.and_imm(shape, code, 0x8000);
-        let sign = self.b.ins().ishl_imm(sign, 16);
+        let sign = self.shift_left(sign, 16);
         let magnitude = self.and_imm(shape, code, 0x7fff);
-        let shifted = self.b.ins().ishl_imm(magnitude, 13);
+        let shifted = self.shift_left(magnitude, 13);
         // Moves the exponent's bias, and makes denormals normal, in one exact product.
         let small = self.float(shape, shifted);
         let scale = self.f32(shape, f32::from_bits((127 + 112) << 23));
@@ -342,15 +371,15 @@ impl<'f> Code<'f> {
     fn encode_f16(&mut self, shape: Shape, value: Value) -> Value {
         let bits = self.bits(shape, value);
         let magnitude = self.and_imm(shape, bits, 0x7fff_ffff);
-        let sign = self.b.ins().ushr_imm(bits, 16);
+        let sign = self.shift_right(bits, 16);
         let sign = self.and_imm(shape, sign, 0x8000);
         // A normal result: the bias moves, and half a unit (less one where the last bit is even) is added.
-        let last = self.b.ins().ushr_imm(magnitude, 13);
+        let last = self.shift_right(magnitude, 13);
         let last = self.and_imm(shape, last, 1);
         let move_bias = self.i32(shape, (-112 << 23) + 0xfff);
         let normal = self.b.ins().iadd(magnitude, move_bias);
         let normal = self.b.ins().iadd(normal, last);
-        let normal = self.b.ins().ushr_imm(normal, 13);
+        let normal = self.shift_right(normal, 13);
         // A denormal result: adding 0.5 makes the hardware round at the right bit.
         let half = self.f32(shape, 0.5);
         let plain = self.float(shape, magnitude);
@@ -366,7 +395,7 @@ impl<'f> Code<'f> {
         let overflow = self.i32(shape, 65519.996f32.to_bits().cast_signed());
         let is_large = self.icmp(shape, IntCC::SignedGreaterThan, magnitude, overflow);
         let code = self.choose(shape, is_large, infinity, finite);
-        let quiet = self.b.ins().ushr_imm(magnitude, 13);
+        let quiet = self.shift_right(magnitude, 13);
         let quiet = self.and_imm(shape, quiet, 0x3ff);
         let nan_bits = self.i32(shape, 0x7e00);
         let nan = self.b.ins().bor(quiet, nan_bits);
@@ -378,12 +407,12 @@ impl<'f> Code<'f> {
 
     fn encode_bf16(&mut self, shape: Shape, value: Value) -> Value {
         let bits = self.bits(shape, value);
-        let high = self.b.ins().ushr_imm(bits, 16);
+        let high = self.shift_right(bits, 16);
         let last = self.and_imm(shape, high, 1);
         let half = self.i32(shape, 0x7fff);
         let rounded = self.b.ins().iadd(bits, half);
         let rounded = self.b.ins().iadd(rounded, last);
-        let rounded = self.b.ins().ushr_imm(rounded, 16);
+        let rounded = self.shift_right(rounded, 16);
         let quiet = self.i32(shape, 0x40);
         let nan = self.b.ins().bor(high, quiet);
         let is_nan = self.fcmp(shape, FloatCC::Unordered, value, value);
@@ -402,8 +431,8 @@ impl<'f> Code<'f> {
         match dtype.class() {
             Class::Signed if bits < 32 => {
                 let shift = 32 - bits as i64;
-                let high = self.b.ins().ishl_imm(value, shift);
-                self.b.ins().sshr_imm(high, shift)
+                let high = self.shift_left(value, shift);
+                self.shift_right_signed(high, shift)
             }
             Class::Unsigned if bits < 32 => self.and_imm(shape, value, (1 << bits) - 1),
             Class::Signed | Class::Unsigned | Class::Bool | Class::Float => value,
@@ -460,7 +489,13 @@ impl<'f> Code<'f> {
     }
 
     /// A value in another type; `None` where vectors cannot.
-    pub(crate) fn convert(&mut self, shape: Shape, from: DType, to: DType, value: Value) -> Option<Value> {
+    pub(crate) fn convert(
+        &mut self,
+        shape: Shape,
+        from: DType,
+        to: DType,
+        value: Value,
+    ) -> Option<Value> {
         if shape == Shape::Vector && (from.bits() == 64 || to.bits() == 64) {
             return None;
         }
@@ -504,7 +539,13 @@ impl<'f> Code<'f> {
         }
     }
 
-    fn convert_float(&mut self, shape: Shape, from: DType, to: DType, value: Value) -> Option<Value> {
+    fn convert_float(
+        &mut self,
+        shape: Shape,
+        from: DType,
+        to: DType,
+        value: Value,
+    ) -> Option<Value> {
         if from == to {
             return Some(value);
         }
@@ -536,7 +577,13 @@ impl<'f> Code<'f> {
         self.b.ins().select(negative, signed, unsigned)
     }
 
-    fn integer_to_float(&mut self, shape: Shape, from: DType, to: DType, value: Value) -> Option<Value> {
+    fn integer_to_float(
+        &mut self,
+        shape: Shape,
+        from: DType,
+        to: DType,
+        value: Value,
+    ) -> Option<Value> {
         let narrow = !matches!(to, DType::F32 | DType::F64);
         if narrow && from.bits() >= 32 {
             // Through f64, so that the value rounds once more only.
@@ -572,8 +619,8 @@ impl<'f> Code<'f> {
 }
 
 /// Memory is always there, and not always aligned.
-fn flags() -> MemFlags {
-    let mut flags = MemFlags::new();
+fn flags() -> MemFlagsData {
+    let mut flags = MemFlagsData::new();
     flags.set_notrap();
     flags
 }

@@ -5,7 +5,9 @@ use crate::code::Code;
 use crate::emit::{self, Bound, Frame, affine, begin, end};
 use crate::helpers;
 use crate::plan::{Action, Address, Flat, Plan};
-use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, MemFlags, Signature, UserFuncName, Value, types};
+use cranelift_codegen::ir::{
+    AbiParam, Function, InstBuilder, MemFlagsData, Signature, UserFuncName, Value, types,
+};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use systole_compiler::kernel::{Affine, Kernel, VarKind};
@@ -18,7 +20,13 @@ pub(crate) fn signature(convention: CallConv) -> Signature {
 }
 
 /// The function of a plan of `kernel`; its name has the number given.
-pub(crate) fn build(kernel: &Kernel, plan: Plan, isa: &dyn TargetIsa, fma: bool, number: u32) -> Function {
+pub(crate) fn build(
+    kernel: &Kernel,
+    plan: Plan,
+    isa: &dyn TargetIsa,
+    fma: bool,
+    number: u32,
+) -> Function {
     let convention = isa.default_call_conv();
     let mut function =
         Function::with_name_signature(UserFuncName::user(0, number), signature(convention));
@@ -29,21 +37,19 @@ pub(crate) fn build(kernel: &Kernel, plan: Plan, isa: &dyn TargetIsa, fma: bool,
     builder.switch_to_block(entry);
     let parameters = builder.block_params(entry).to_vec();
     let mut code = Code::new(builder, convention, fma);
-    let mut frame = Frame {
-        operands: Vec::new(),
-        scratch: parameters[4],
-        vars: vec![None; kernel.vars.len()],
-    };
+    let mut frame =
+        Frame { operands: Vec::new(), scratch: parameters[4], vars: vec![None; kernel.vars.len()] };
     let operands = kernel.operands.len();
     for index in 0..operands + plan.products.len() {
         let offset = i32::try_from(index * 8).expect("a kernel has few operands");
-        let address = code.b.ins().load(types::I64, MemFlags::trusted(), parameters[0], offset);
+        let address = code.b.ins().load(types::I64, MemFlagsData::trusted(), parameters[0], offset);
         frame.operands.push(address);
     }
     let mut position = 0;
     for (var, declared) in kernel.vars.iter() {
         if let VarKind::Scalar(..) = declared.kind {
-            let value = code.b.ins().load(types::I64, MemFlags::trusted(), parameters[1], position * 8);
+            let value =
+                code.b.ins().load(types::I64, MemFlagsData::trusted(), parameters[1], position * 8);
             frame.vars[var.index()] = Some(value);
             position += 1;
         }
@@ -54,7 +60,8 @@ pub(crate) fn build(kernel: &Kernel, plan: Plan, isa: &dyn TargetIsa, fma: bool,
         actions(&mut code, &mut frame, operands, body);
     } else {
         let (first, last) = (Bound::Dynamic(parameters[2]), Bound::Dynamic(parameters[3]));
-        let (open, counter, _) = begin(&mut code, first, last, 1, &[]).expect("the ends are not known");
+        let (open, counter, _) =
+            begin(&mut code, first, last, 1, &[]).expect("the ends are not known");
         set_range(&mut code, &mut frame, &range, counter);
         actions(&mut code, &mut frame, operands, body);
         end(&mut code, open, Vec::new());
@@ -75,7 +82,7 @@ fn set_range(code: &mut Code<'_>, frame: &mut Frame, range: &[Flat], counter: Va
         if index > 0 {
             let stop = affine(code, frame, &[], &flat.end);
             let span = code.b.ins().isub(stop, start);
-            let span = code.b.ins().iadd_imm(span, step - 1);
+            let span = code.b.ins().iadd_imm_s(span, step - 1);
             let step = code.int(step);
             let count = code.b.ins().sdiv(span, step);
             let one = code.int(1);
@@ -102,7 +109,10 @@ fn actions(code: &mut Code<'_>, frame: &mut Frame, operands: usize, list: Vec<Ac
                 };
                 let first = bound(code, frame, &flat.start);
                 let last = bound(code, frame, &flat.end);
-                let Some((open, counter, _)) = begin(code, first, last, flat.step as i64, &[]) else { continue };
+                let Some((open, counter, _)) = begin(code, first, last, flat.step as i64, &[])
+                else {
+                    continue;
+                };
                 let outer = frame.vars[flat.var.index()].replace(counter);
                 actions(code, frame, operands, body);
                 frame.vars[flat.var.index()] = outer;
@@ -117,7 +127,7 @@ fn actions(code: &mut Code<'_>, frame: &mut Frame, operands: usize, list: Vec<Ac
                     let to = address(code, frame, counters, &to);
                     let stride = code.int(row_stride as i64);
                     let add = code.int(i64::from(add));
-                    let scratch = code.b.ins().iadd_imm(frame.scratch, scratch as i64);
+                    let scratch = code.b.ins().iadd_imm_s(frame.scratch, scratch as i64);
                     code.call_helper(helper, &[plan, a, b, to, stride, add, scratch]);
                 });
             }
@@ -130,7 +140,8 @@ fn actions(code: &mut Code<'_>, frame: &mut Frame, operands: usize, list: Vec<Ac
                     let source = address(code, frame, counters, &from.0);
                     let source_stride = code.int(from.1);
                     let zero = code.int(0);
-                    let mut place = |code: &mut Code<'_>, target: &Option<(Address, i64)>| match target {
+                    let place = |code: &mut Code<'_>, target: &Option<(Address, i64)>| match target
+                    {
                         None => (zero, zero),
                         Some((target, stride)) => {
                             (address(code, frame, counters, target), code.int(*stride))
@@ -138,8 +149,17 @@ fn actions(code: &mut Code<'_>, frame: &mut Frame, operands: usize, list: Vec<Ac
                     };
                     let keys = place(code, &keys);
                     let positions = place(code, &positions);
-                    let arguments =
-                        [dtype, descending, count, source, source_stride, keys.0, keys.1, positions.0, positions.1];
+                    let arguments = [
+                        dtype,
+                        descending,
+                        count,
+                        source,
+                        source_stride,
+                        keys.0,
+                        keys.1,
+                        positions.0,
+                        positions.1,
+                    ];
                     code.call_helper(helper, &arguments);
                 });
             }
@@ -174,7 +194,12 @@ fn around(
     }
 }
 
-fn address(code: &mut Code<'_>, frame: &Frame, counters: &[Option<Value>], address: &Address) -> Value {
+fn address(
+    code: &mut Code<'_>,
+    frame: &Frame,
+    counters: &[Option<Value>],
+    address: &Address,
+) -> Value {
     let start = emit::base(code, frame, address.base);
     let offset = affine(code, frame, counters, &address.offset);
     code.b.ins().iadd(start, offset)

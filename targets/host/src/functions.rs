@@ -43,7 +43,17 @@ pub(crate) fn is_heavy(function: ScalarFn) -> bool {
     use ScalarFn as F;
     matches!(
         function,
-        F::Exp | F::Log | F::Tanh | F::Erf | F::Sigmoid | F::Sin | F::Cos | F::Pow | F::Exp2 | F::Expm1 | F::Log1p
+        F::Exp
+            | F::Log
+            | F::Tanh
+            | F::Erf
+            | F::Sigmoid
+            | F::Sin
+            | F::Cos
+            | F::Pow
+            | F::Exp2
+            | F::Expm1
+            | F::Log1p
     )
 }
 
@@ -82,7 +92,13 @@ fn of_bools(code: &mut Code<'_>, shape: Shape, function: ScalarFn, x: &[Value]) 
     }
 }
 
-fn of_floats(code: &mut Code<'_>, shape: Shape, function: ScalarFn, dtype: DType, x: &[Value]) -> Option<Value> {
+fn of_floats(
+    code: &mut Code<'_>,
+    shape: Shape,
+    function: ScalarFn,
+    dtype: DType,
+    x: &[Value],
+) -> Option<Value> {
     use ScalarFn as F;
     let wide = dtype == DType::F64;
     let constant = |code: &mut Code<'_>, value: f64| {
@@ -159,14 +175,21 @@ fn of_floats(code: &mut Code<'_>, shape: Shape, function: ScalarFn, dtype: DType
                 return None;
             }
             let helper = helpers::scalar(other, helpers::suffix(dtype));
-            let helper = helper.unwrap_or_else(|| panic!("bug: no code for {} of {dtype}", other.name()));
+            let helper =
+                helper.unwrap_or_else(|| panic!("bug: no code for {} of {dtype}", other.name()));
             code.call_helper(helper, x)?
         }
     })
 }
 
 /// The smaller or larger of two floats; NaN where either is NaN.
-pub(crate) fn extreme(code: &mut Code<'_>, shape: Shape, largest: bool, x: Value, y: Value) -> Value {
+pub(crate) fn extreme(
+    code: &mut Code<'_>,
+    shape: Shape,
+    largest: bool,
+    x: Value,
+    y: Value,
+) -> Value {
     // This order is what one vector instruction does; it gives NaN for a NaN in `x` alone.
     let better = if largest {
         code.fcmp(shape, FloatCC::LessThan, x, y)
@@ -179,7 +202,13 @@ pub(crate) fn extreme(code: &mut Code<'_>, shape: Shape, largest: bool, x: Value
 }
 
 /// The smaller or larger of a float and a constant that is a number; NaN stays.
-pub(crate) fn extreme_of_constant(code: &mut Code<'_>, shape: Shape, largest: bool, x: Value, limit: Value) -> Value {
+pub(crate) fn extreme_of_constant(
+    code: &mut Code<'_>,
+    shape: Shape,
+    largest: bool,
+    x: Value,
+    limit: Value,
+) -> Value {
     let better = if largest {
         code.fcmp(shape, FloatCC::LessThan, x, limit)
     } else {
@@ -188,7 +217,13 @@ pub(crate) fn extreme_of_constant(code: &mut Code<'_>, shape: Shape, largest: bo
     code.choose(shape, better, limit, x)
 }
 
-fn of_integers(code: &mut Code<'_>, shape: Shape, function: ScalarFn, dtype: DType, x: &[Value]) -> Option<Value> {
+fn of_integers(
+    code: &mut Code<'_>,
+    shape: Shape,
+    function: ScalarFn,
+    dtype: DType,
+    x: &[Value],
+) -> Option<Value> {
     use ScalarFn as F;
     let signed = dtype.class() == Class::Signed;
     let wide = dtype.bits() == 64;
@@ -204,7 +239,8 @@ fn of_integers(code: &mut Code<'_>, shape: Shape, function: ScalarFn, dtype: DTy
             let zero = constant(code, 0);
             let one = constant(code, 1);
             let minus = constant(code, -1);
-            let positive = code.icmp(shape, pick(IntCC::SignedGreaterThan, IntCC::NotEqual), x[0], zero);
+            let positive =
+                code.icmp(shape, pick(IntCC::SignedGreaterThan, IntCC::NotEqual), x[0], zero);
             let value = code.choose(shape, positive, one, zero);
             if !signed {
                 return Some(value);
@@ -226,17 +262,24 @@ fn of_integers(code: &mut Code<'_>, shape: Shape, function: ScalarFn, dtype: DTy
         F::Eq => code.icmp(shape, IntCC::Equal, x[0], x[1]),
         F::Ne => code.icmp(shape, IntCC::NotEqual, x[0], x[1]),
         F::Lt => code.icmp(shape, pick(IntCC::SignedLessThan, IntCC::UnsignedLessThan), x[0], x[1]),
-        F::Le => {
-            code.icmp(shape, pick(IntCC::SignedLessThanOrEqual, IntCC::UnsignedLessThanOrEqual), x[0], x[1])
+        F::Le => code.icmp(
+            shape,
+            pick(IntCC::SignedLessThanOrEqual, IntCC::UnsignedLessThanOrEqual),
+            x[0],
+            x[1],
+        ),
+        F::Gt => {
+            code.icmp(shape, pick(IntCC::SignedGreaterThan, IntCC::UnsignedGreaterThan), x[0], x[1])
         }
-        F::Gt => code.icmp(shape, pick(IntCC::SignedGreaterThan, IntCC::UnsignedGreaterThan), x[0], x[1]),
         F::Ge => code.icmp(
             shape,
             pick(IntCC::SignedGreaterThanOrEqual, IntCC::UnsignedGreaterThanOrEqual),
             x[0],
             x[1],
         ),
-        F::Div | F::Rem | F::Mod | F::Shl | F::Shr | F::Pow if shape == Shape::Vector => return None,
+        F::Div | F::Rem | F::Mod | F::Shl | F::Shr | F::Pow if shape == Shape::Vector => {
+            return None;
+        }
         F::Div => {
             let zero = constant(code, 0);
             let is_zero = code.icmp(shape, IntCC::Equal, x[1], zero);
@@ -309,7 +352,8 @@ fn safe_divisor(code: &mut Code<'_>, dtype: DType, x: Value, y: Value) -> Value 
     let mut bad = code.b.ins().icmp_imm_s(IntCC::Equal, y, 0);
     if dtype.class() == Class::Signed {
         let least = if dtype.bits() == 64 { i64::MIN } else { i64::from(i32::MIN) };
-        let least = code.b.ins().iconst(ty, if ty == types::I32 { least & 0xffff_ffff } else { least });
+        let least =
+            code.b.ins().iconst(ty, if ty == types::I32 { least & 0xffff_ffff } else { least });
         let is_least = code.b.ins().icmp(IntCC::Equal, x, least);
         let is_minus = code.b.ins().icmp_imm_s(IntCC::Equal, y, -1);
         let overflow = code.b.ins().band(is_least, is_minus);
@@ -319,7 +363,14 @@ fn safe_divisor(code: &mut Code<'_>, dtype: DType, x: Value, y: Value) -> Value 
 }
 
 /// Joins an element to a partial result; both are of the type `dtype`.
-pub(crate) fn combine(code: &mut Code<'_>, shape: Shape, combine: Combine, dtype: DType, sum: Value, x: Value) -> Value {
+pub(crate) fn combine(
+    code: &mut Code<'_>,
+    shape: Shape,
+    combine: Combine,
+    dtype: DType,
+    sum: Value,
+    x: Value,
+) -> Value {
     let function = combine.function();
     let function = match (dtype.class(), function) {
         // A reduction of bools by sum or product is one by or, and.
@@ -327,5 +378,6 @@ pub(crate) fn combine(code: &mut Code<'_>, shape: Shape, combine: Combine, dtype
         (Class::Bool, ScalarFn::Mul | ScalarFn::Min) => ScalarFn::And,
         (_, function) => function,
     };
-    call(code, shape, function, dtype, &[sum, x]).expect("combining has vector code for every type with vectors")
+    call(code, shape, function, dtype, &[sum, x])
+        .expect("combining has vector code for every type with vectors")
 }

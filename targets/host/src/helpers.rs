@@ -55,13 +55,27 @@ pub(crate) fn encoder(dtype: DType) -> Option<usize> {
 }
 
 macro_rules! ty {
-    (f32) => { types::F32 };
-    (f64) => { types::F64 };
-    (i32) => { types::I32 };
-    (u32) => { types::I32 };
-    (i64) => { types::I64 };
-    (u64) => { types::I64 };
-    (ptr) => { types::I64 };
+    (f32) => {
+        types::F32
+    };
+    (f64) => {
+        types::F64
+    };
+    (i32) => {
+        types::I32
+    };
+    (u32) => {
+        types::I32
+    };
+    (i64) => {
+        types::I64
+    };
+    (u64) => {
+        types::I64
+    };
+    (ptr) => {
+        types::I64
+    };
 }
 
 macro_rules! helpers {
@@ -138,7 +152,12 @@ const MEMORY: &[Helper] = &[
         result: None,
         address: micro::contract as *const u8,
     },
-    Helper { name: "systole_sort", parameters: &[types::I64; 9], result: None, address: sort as *const u8 },
+    Helper {
+        name: "systole_sort",
+        parameters: &[types::I64; 9],
+        result: None,
+        address: sort as *const u8,
+    },
 ];
 
 /// Every helper.
@@ -233,7 +252,9 @@ fn sorted(values: &Values, descending: bool) -> Vec<usize> {
         Values::Bool(values) => by!(values, bool::cmp),
         Values::Int(values) => by!(values, i64::cmp),
         Values::Uint(values) => by!(values, u64::cmp),
-        Values::F32(values) => by!(values, |x: &f32, y: &f32| float_order(f64::from(*x), f64::from(*y))),
+        Values::F32(values) => {
+            by!(values, |x: &f32, y: &f32| float_order(f64::from(*x), f64::from(*y)))
+        }
         Values::F64(values) => by!(values, |x: &f64, y: &f64| float_order(*x, *y)),
     }
     order

@@ -52,7 +52,11 @@ pub(crate) fn has_fma(cpu: Cpu) -> bool {
 }
 
 /// Cranelift's target for an instruction set of an architecture (`x86_64` or `aarch64`).
-pub(crate) fn isa(architecture: &str, cpu: Cpu, position_independent: bool) -> Result<OwnedTargetIsa, String> {
+pub(crate) fn isa(
+    architecture: &str,
+    cpu: Cpu,
+    position_independent: bool,
+) -> Result<OwnedTargetIsa, String> {
     let mut flags = settings::builder();
     let set = |flags: &mut settings::Builder, name: &str, value: &str| {
         flags.set(name, value).map_err(|error| error.to_string())
@@ -67,8 +71,17 @@ pub(crate) fn isa(architecture: &str, cpu: Cpu, position_independent: bool) -> R
         Cpu::Neon => &[],
         Cpu::Baseline => &["has_sse3", "has_ssse3", "has_sse41"],
         Cpu::Avx2 | Cpu::Avx512 => &[
-            "has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_avx", "has_avx2", "has_fma", "has_bmi1",
-            "has_bmi2", "has_popcnt", "has_lzcnt",
+            "has_sse3",
+            "has_ssse3",
+            "has_sse41",
+            "has_sse42",
+            "has_avx",
+            "has_avx2",
+            "has_fma",
+            "has_bmi1",
+            "has_bmi2",
+            "has_popcnt",
+            "has_lzcnt",
         ],
     };
     for feature in features {

@@ -96,7 +96,7 @@ fn exp_parts(code: &mut Code<'_>, shape: Shape, x: Value) -> (Value, Value) {
 fn power_of_two(code: &mut Code<'_>, shape: Shape, exponent: Value) -> Value {
     let bias = code.i32(shape, 127);
     let biased = code.b.ins().iadd(exponent, bias);
-    let bits = code.b.ins().ishl_imm(biased, 23);
+    let bits = code.shift_left(biased, 23);
     code.float(shape, bits)
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn exp(code: &mut Code<'_>, shape: Shape, x: Value) -> Value {
     let x = at_least(code, shape, x, -104.0);
     let (significand, count) = exp_parts(code, shape, x);
     // Two factors, because 2^n itself may be out of range at either end.
-    let first = code.b.ins().sshr_imm(count, 1);
+    let first = code.shift_right_signed(count, 1);
     let second = code.b.ins().isub(count, first);
     let first = power_of_two(code, shape, first);
     let second = power_of_two(code, shape, second);
@@ -132,8 +132,8 @@ pub(crate) fn log(code: &mut Code<'_>, shape: Shape, x: Value) -> Value {
     let bits = code.bits(shape, normal);
     let root = code.i32(shape, std::f32::consts::FRAC_1_SQRT_2.to_bits().cast_signed());
     let above = code.b.ins().isub(bits, root);
-    let exponent = code.b.ins().sshr_imm(above, 23);
-    let exponent_bits = code.b.ins().ishl_imm(exponent, 23);
+    let exponent = code.shift_right_signed(above, 23);
+    let exponent_bits = code.shift_left(exponent, 23);
     let significand = code.b.ins().isub(bits, exponent_bits);
     let significand = code.float(shape, significand);
     let less = code.i32(shape, 23);
@@ -222,4 +222,3 @@ pub(crate) fn sigmoid(code: &mut Code<'_>, shape: Shape, x: Value) -> Value {
     let sum = code.b.ins().fadd(one, power);
     code.b.ins().fdiv(one, sum)
 }
-

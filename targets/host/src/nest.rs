@@ -213,7 +213,8 @@ impl Nest {
 
     /// The nodes that the sink uses.
     pub(crate) fn roots(&self) -> SmallVec<[NodeId; 4]> {
-        let mut roots: SmallVec<[NodeId; 4]> = self.to.dims.iter().filter_map(|dim| dim.index).collect();
+        let mut roots: SmallVec<[NodeId; 4]> =
+            self.to.dims.iter().filter_map(|dim| dim.index).collect();
         match &self.sink {
             Sink::Store { root } | Sink::Scatter { root, .. } => roots.push(*root),
             Sink::Reduce { element, factor, init, .. } => {

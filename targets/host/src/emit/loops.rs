@@ -94,7 +94,7 @@ pub(crate) fn begin(
 /// Ends a loop: the carried values after it.
 pub(crate) fn end(code: &mut Code<'_>, open: Open, carried: Vec<Value>) -> Vec<Value> {
     let Open::Blocks { block, exit, counter, end, step } = open else { return carried };
-    let next = code.b.ins().iadd_imm(counter, step);
+    let next = code.b.ins().iadd_imm_s(counter, step);
     let again = code.b.ins().icmp(IntCC::SignedLessThan, next, end);
     let outside = arguments(&carried);
     let mut inside = vec![BlockArg::Value(next)];

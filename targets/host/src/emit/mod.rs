@@ -71,7 +71,12 @@ impl Schedule {
 }
 
 /// `base + coefficient * counter`.
-pub(crate) fn add_scaled(code: &mut Code<'_>, base: Value, counter: Value, coefficient: i64) -> Value {
+pub(crate) fn add_scaled(
+    code: &mut Code<'_>,
+    base: Value,
+    counter: Value,
+    coefficient: i64,
+) -> Value {
     let scaled = scale(code, counter, coefficient);
     code.b.ins().iadd(base, scaled)
 }
@@ -81,7 +86,7 @@ fn scale(code: &mut Code<'_>, counter: Value, coefficient: i64) -> Value {
         return counter;
     }
     if coefficient > 0 && coefficient.count_ones() == 1 {
-        return code.b.ins().ishl_imm(counter, i64::from(coefficient.trailing_zeros()));
+        return code.b.ins().ishl_imm_u(counter, i64::from(coefficient.trailing_zeros()));
     }
     let coefficient = code.int(coefficient);
     code.b.ins().imul(counter, coefficient)
@@ -97,7 +102,9 @@ pub(crate) fn affine(
     let mut sum: Option<Value> = None;
     for &(term, coefficient) in expression.terms() {
         let value = match term {
-            Term::Var(var) => frame.vars[var.index()].expect("a variable is in scope where it is used"),
+            Term::Var(var) => {
+                frame.vars[var.index()].expect("a variable is in scope where it is used")
+            }
             Term::Axis(_) => {
                 let index = term_loop(term).expect("an axis is a loop");
                 counters[index].expect("a position is known where it is used")
@@ -111,7 +118,7 @@ pub(crate) fn affine(
     match sum {
         None => code.int(expression.constant),
         Some(sum) if expression.constant == 0 => sum,
-        Some(sum) => code.b.ins().iadd_imm(sum, expression.constant),
+        Some(sum) => code.b.ins().iadd_imm_s(sum, expression.constant),
     }
 }
 
@@ -120,6 +127,6 @@ pub(crate) fn base(code: &mut Code<'_>, frame: &Frame, base: Base) -> Value {
     match base {
         Base::Operand(index) => frame.operands[index],
         Base::Scratch(0) => frame.scratch,
-        Base::Scratch(offset) => code.b.ins().iadd_imm(frame.scratch, offset as i64),
+        Base::Scratch(offset) => code.b.ins().iadd_imm_s(frame.scratch, offset as i64),
     }
 }

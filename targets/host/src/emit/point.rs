@@ -116,13 +116,19 @@ impl<'e, 'f> Emitter<'e, 'f> {
             .terms()
             .iter()
             .filter_map(|&(term, _)| term_loop(term))
-            .map(|index| 1 + order.iter().position(|&other| other == index).expect("every loop runs"))
+            .map(|index| {
+                1 + order.iter().position(|&other| other == index).expect("every loop runs")
+            })
             .max()
             .unwrap_or(0)
     }
 
     fn access_depth(&self, access: &Access) -> usize {
-        access.dims.iter().map(|dim| self.depth(&dim.position)).fold(self.depth(&access.offset), usize::max)
+        access
+            .dims
+            .iter()
+            .map(|dim| self.depth(&dim.position))
+            .fold(self.depth(&access.offset), usize::max)
     }
 
     fn dim_depth(&self, dim: &AccessDim) -> usize {
@@ -168,7 +174,11 @@ impl<'e, 'f> Emitter<'e, 'f> {
         let nest = &self.schedule.nest;
         let loads = nest.nodes.iter().enumerate().filter_map(|(key, (node, _))| match node {
             Node::Load(access) if self.live[key] => Some((key, access)),
-            Node::Load(_) | Node::Constant(_) | Node::Index(_) | Node::Call(..) | Node::Convert(_) => None,
+            Node::Load(_)
+            | Node::Constant(_)
+            | Node::Index(_)
+            | Node::Call(..)
+            | Node::Convert(_) => None,
         });
         loads.chain(std::iter::once((nest.nodes.len(), &nest.to))).collect()
     }
@@ -183,7 +193,8 @@ impl<'e, 'f> Emitter<'e, 'f> {
                 let coefficient = access.offset.coefficient(loop_term(index));
                 if coefficient != 0 {
                     let address = state.addresses[key].expect("addresses start known");
-                    state.addresses[key] = Some(add_scaled(self.code, address, counter, coefficient));
+                    state.addresses[key] =
+                        Some(add_scaled(self.code, address, counter, coefficient));
                 }
             }
         }
@@ -203,7 +214,10 @@ impl<'e, 'f> Emitter<'e, 'f> {
 
     /// Adds what the dimensions that are known now give: an offset and a mask. Those that differ from lane to lane wait.
     fn enter_dims(&mut self, state: &mut State, key: usize, access: &Access, depth: usize) {
-        for dim in access.dims.iter().filter(|dim| self.dim_depth(dim) == depth) {
+        for dim in &access.dims {
+            if self.dim_depth(dim) != depth {
+                continue;
+            }
             let position = if self.dim_waits(state, dim) {
                 continue;
             } else if self.is_linear(state, dim) {
@@ -233,7 +247,8 @@ impl<'e, 'f> Emitter<'e, 'f> {
         let plain = matches!(dim.digits.as_slice(), [digit] if digit.divisor == 1 && digit.modulus.is_none());
         plain
             && dim.index.is_none()
-            && (dim.guard == Guard::None || (state.inside != Inside::Tested && self.follows_vector(&dim.position)))
+            && (dim.guard == Guard::None
+                || (state.inside != Inside::Tested && self.follows_vector(&dim.position)))
     }
 
     fn both(&mut self, x: Option<Value>, y: Option<Value>) -> Option<Value> {
@@ -251,12 +266,15 @@ impl<'e, 'f> Emitter<'e, 'f> {
             && let Some(index) = self.schedule.vector
         {
             let coefficient = dim.position.coefficient(loop_term(index));
-            position = self.code.b.ins().iadd_imm(position, coefficient * ahead);
+            position = self.code.b.ins().iadd_imm_s(position, coefficient * ahead);
         }
         if let Some(node) = dim.index {
             let index = self.lane(state, copy, node, lane);
             let dtype = self.schedule.nest.nodes[node].1;
-            let index = self.code.convert(Shape::Scalar, dtype, DType::I64, index).expect("scalars convert");
+            let index = self
+                .code
+                .convert(Shape::Scalar, dtype, DType::I64, index)
+                .expect("scalars convert");
             position = self.code.b.ins().iadd(position, index);
         }
         position
@@ -336,7 +354,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         }
         match i32::try_from(ahead) {
             Ok(ahead) => (address, ahead, mask),
-            Err(_) => (self.code.b.ins().iadd_imm(address, ahead), 0, mask),
+            Err(_) => (self.code.b.ins().iadd_imm_s(address, ahead), 0, mask),
         }
     }
 
@@ -365,7 +383,9 @@ impl<'e, 'f> Emitter<'e, 'f> {
         for copy in 0..state.values.len() {
             let value = match self.vector_value(state, node, copy) {
                 Some(value) => Val::Vector(value),
-                None => Val::Lanes(std::array::from_fn(|lane| self.scalar(state, node, copy, lane))),
+                None => {
+                    Val::Lanes(std::array::from_fn(|lane| self.scalar(state, node, copy, lane)))
+                }
             };
             state.values[copy][node] = Some(value);
         }
@@ -382,12 +402,15 @@ impl<'e, 'f> Emitter<'e, 'f> {
                 if state.copies.is_some()
                     && let Some(index) = self.schedule.vector
                 {
-                    let ahead = expression.coefficient(loop_term(index)) * (copy * LANES + lane) as i64;
+                    let ahead =
+                        expression.coefficient(loop_term(index)) * (copy * LANES + lane) as i64;
                     if ahead != 0 {
-                        value = self.code.b.ins().iadd_imm(value, ahead);
+                        value = self.code.b.ins().iadd_imm_s(value, ahead);
                     }
                 }
-                self.code.convert(Shape::Scalar, DType::I64, *dtype, value).expect("scalars convert")
+                self.code
+                    .convert(Shape::Scalar, DType::I64, *dtype, value)
+                    .expect("scalars convert")
             }
             Node::Load(access) => {
                 if state.inside == Inside::No && self.is_guarded_along_vector(access) {
@@ -446,15 +469,20 @@ impl<'e, 'f> Emitter<'e, 'f> {
             }
             _ => None,
         };
-        let is_zero = |node: NodeId| matches!(&nodes[node].0, Node::Constant(value) if value.to_f64() == 0.0);
+        let is_zero =
+            |node: NodeId| matches!(&nodes[node].0, Node::Constant(value) if value.to_f64() == 0.0);
         let exact = matches!(dtype, DType::F32 | DType::F64);
         if exact && matches!(function, ScalarFn::Min | ScalarFn::Max) {
             let largest = function == ScalarFn::Max;
             if number(operands[1]).is_some() || is_zero(operands[1]) {
-                return Some(functions::extreme_of_constant(self.code, shape, largest, values[0], values[1]));
+                return Some(functions::extreme_of_constant(
+                    self.code, shape, largest, values[0], values[1],
+                ));
             }
             if number(operands[0]).is_some() {
-                return Some(functions::extreme_of_constant(self.code, shape, largest, values[1], values[0]));
+                return Some(functions::extreme_of_constant(
+                    self.code, shape, largest, values[1], values[0],
+                ));
             }
         }
         if exact && function == ScalarFn::Pow {
@@ -528,7 +556,9 @@ impl<'e, 'f> Emitter<'e, 'f> {
         use systole_compiler::types::Class;
         match value.dtype.class() {
             Class::Bool => self.code.i32(Shape::Vector, -i32::from(value.bits != 0)),
-            Class::Signed | Class::Unsigned => self.code.i32(Shape::Vector, value.bits as u32 as i32),
+            Class::Signed | Class::Unsigned => {
+                self.code.i32(Shape::Vector, value.bits as u32 as i32)
+            }
             Class::Float => self.code.f32(Shape::Vector, f64::from_bits(value.bits) as f32),
         }
     }

@@ -92,7 +92,9 @@ fn drop_single(nest: &mut Nest) {
         *affine = renumber(affine, &number);
     }
     match &mut nest.sink {
-        Sink::Reduce { over, .. } => *over = over.iter().filter_map(|&index| number[index]).collect(),
+        Sink::Reduce { over, .. } => {
+            *over = over.iter().filter_map(|&index| number[index]).collect()
+        }
         Sink::ArgReduce { over, .. } | Sink::Scan { over, .. } => {
             *over = number[*over].expect("a named loop stays");
         }
@@ -127,7 +129,8 @@ fn collapse(nest: &mut Nest, order: Vec<usize>) -> Vec<usize> {
         let extent = nest.extents[inner] as i64;
         let (outer_term, inner_term) = (loop_term(outer), loop_term(inner));
         let joins = nest.affines_mut().all(|affine| {
-            affine.coefficient(inner_term).checked_mul(extent) == Some(affine.coefficient(outer_term))
+            affine.coefficient(inner_term).checked_mul(extent)
+                == Some(affine.coefficient(outer_term))
         });
         if !joins || extent == 0 {
             result.push(inner);
@@ -160,7 +163,13 @@ fn scattered(nest: &Nest, index: usize, with_sink: bool) -> usize {
 
 fn choose(nest: Nest, kept: Vec<usize>, reduced: Vec<usize>) -> Schedule {
     let nodes = nest.nodes.len();
-    let plain = |order: Vec<usize>, nest: Nest| Schedule { nest, order, vector: None, copies: 1, clips: Vec::new() };
+    let plain = |order: Vec<usize>, nest: Nest| Schedule {
+        nest,
+        order,
+        vector: None,
+        copies: 1,
+        clips: Vec::new(),
+    };
     match &nest.sink {
         Sink::Store { .. } => {
             let vector = kept.last().copied().filter(|&index| {

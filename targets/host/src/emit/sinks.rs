@@ -42,9 +42,11 @@ impl Emitter<'_, '_> {
         let copies = self.schedule.vector.map(|_| self.schedule.copies);
         let state = self.start(copies, Inside::Tested);
         match self.schedule.nest.sink.clone() {
-            Sink::Store { root } => self.kept_loops(&state, 0, self.schedule.order.len(), &mut |this, state| {
-                this.store_all(state, root);
-            }),
+            Sink::Store { root } => {
+                self.kept_loops(&state, 0, self.schedule.order.len(), &mut |this, state| {
+                    this.store_all(state, root);
+                })
+            }
             Sink::Reduce { over, .. } => {
                 let kept = self.schedule.order.len() - over.len();
                 self.kept_loops(&state, 0, kept, &mut |this, state| this.reduce(state, kept));
@@ -63,7 +65,9 @@ impl Emitter<'_, '_> {
             }
             Sink::Scatter { root, combine } => {
                 let kept = self.schedule.order.len();
-                self.kept_loops(&state, 0, kept, &mut |this, state| this.scatter(state, root, combine));
+                self.kept_loops(&state, 0, kept, &mut |this, state| {
+                    this.scatter(state, root, combine)
+                });
             }
         }
     }
@@ -94,18 +98,24 @@ impl Emitter<'_, '_> {
     }
 
     /// The positions of a loop, not below zero, for which an expression is within `0..size`.
-    fn inside(&mut self, state: &State, index: usize, position: &Affine, size: usize) -> (Value, Value) {
+    fn inside(
+        &mut self,
+        state: &State,
+        index: usize,
+        position: &Affine,
+        size: usize,
+    ) -> (Value, Value) {
         let coefficient = position.coefficient(loop_term(index));
         let rest = position.substitute(loop_term(index), &Affine::default());
         let rest = affine(self.code, self.frame(), &state.counters, &rest);
         let step = coefficient.abs();
         let (low, high) = if coefficient > 0 {
-            let high = self.code.b.ins().irsub_imm(rest, size as i64 + step - 1);
-            let low = self.code.b.ins().irsub_imm(rest, step - 1);
+            let high = self.code.subtract_from(size as i64 + step - 1, rest);
+            let low = self.code.subtract_from(step - 1, rest);
             (low, high)
         } else {
-            let low = self.code.b.ins().iadd_imm(rest, step - size as i64);
-            let high = self.code.b.ins().iadd_imm(rest, step);
+            let low = self.code.b.ins().iadd_imm_s(rest, step - size as i64);
+            let high = self.code.b.ins().iadd_imm_s(rest, step);
             (low, high)
         };
         let mut divide = |value: Value| {
@@ -166,7 +176,8 @@ impl Emitter<'_, '_> {
             {
                 for dim in &access.dims {
                     let guard = (dim.position.clone(), dim.extent);
-                    let varies = dim.position.coefficient(loop_term(self.schedule.order[depth])) != 0;
+                    let varies =
+                        dim.position.coefficient(loop_term(self.schedule.order[depth])) != 0;
                     if dim.guard == crate::nest::Guard::Pad && varies && !guards.contains(&guard) {
                         guards.push(guard);
                     }
@@ -224,7 +235,8 @@ impl Emitter<'_, '_> {
             }
             from = until;
         }
-        if let (Bound::Static(low), Bound::Static(from_now), Bound::Static(high)) = (first, from, last)
+        if let (Bound::Static(low), Bound::Static(from_now), Bound::Static(high)) =
+            (first, from, last)
             && from_now < high
             && high - low >= LANES as i64
             && self.may_repeat()
@@ -261,7 +273,11 @@ impl Emitter<'_, '_> {
 
     /// Whether computing an element twice does no harm: nothing that is read is also written.
     fn may_repeat(&self) -> bool {
-        self.schedule.nest.accesses().skip(1).all(|access| access.base != self.schedule.nest.to.base)
+        self.schedule
+            .nest
+            .accesses()
+            .skip(1)
+            .all(|access| access.base != self.schedule.nest.to.base)
     }
 
     fn store_all(&mut self, state: &State, root: NodeId) {
@@ -269,7 +285,9 @@ impl Emitter<'_, '_> {
         for copy in 0..state.copies.unwrap_or(1) {
             let value = match state.copies {
                 Some(_) if dtype.bits() < 64 => Val::Vector(self.vector(state, copy, root)),
-                Some(_) => Val::Lanes(std::array::from_fn(|lane| self.lane(state, copy, root, lane))),
+                Some(_) => {
+                    Val::Lanes(std::array::from_fn(|lane| self.lane(state, copy, root, lane)))
+                }
                 None => Val::One(self.single(state, root)),
             };
             self.write(state, copy, dtype, value);
@@ -282,7 +300,8 @@ impl Emitter<'_, '_> {
         let key = self.schedule.nest.nodes.len();
         if state.copies.is_none() {
             let Val::One(value) = value else { unreachable!("there are no vectors here") };
-            let value = self.code.convert(Shape::Scalar, dtype, to.dtype, value).expect("scalars convert");
+            let value =
+                self.code.convert(Shape::Scalar, dtype, to.dtype, value).expect("scalars convert");
             let (address, offset, _) = self.address(state, key, to, copy, 0);
             return self.code.store(to.dtype, value, address, offset);
         }
@@ -306,7 +325,8 @@ impl Emitter<'_, '_> {
                 Val::Vector(vector) => self.code.lane(dtype, vector, lane),
                 Val::Lanes(lanes) => lanes[lane],
             };
-            let value = self.code.convert(Shape::Scalar, dtype, to.dtype, value).expect("scalars convert");
+            let value =
+                self.code.convert(Shape::Scalar, dtype, to.dtype, value).expect("scalars convert");
             let (address, offset, _) = self.address(state, key, to, copy, lane);
             self.code.store(to.dtype, value, address, offset);
         }
@@ -333,7 +353,8 @@ impl Emitter<'_, '_> {
     /// One result for each lane of each copy, or one alone, where the kept loops have their positions.
     fn reduce(&mut self, state: &State, kept: usize) {
         let (combine, _, _, init, accumulate) = self.parts();
-        let along = self.schedule.order[kept..].iter().any(|&index| self.schedule.vector == Some(index));
+        let along =
+            self.schedule.order[kept..].iter().any(|&index| self.schedule.vector == Some(index));
         if along {
             let total = self.reduce_along(state, kept);
             let total = match init {
@@ -369,7 +390,9 @@ impl Emitter<'_, '_> {
         for copy in 0..state.copies.unwrap_or(1) {
             let value = match state.copies {
                 None => Val::One(total[0]),
-                Some(_) if wide => Val::Lanes(std::array::from_fn(|lane| total[copy * LANES + lane])),
+                Some(_) if wide => {
+                    Val::Lanes(std::array::from_fn(|lane| total[copy * LANES + lane]))
+                }
                 Some(_) => Val::Vector(total[copy]),
             };
             self.write(state, copy, accumulate, value);
@@ -395,7 +418,8 @@ impl Emitter<'_, '_> {
             return partial;
         }
         let bounds = (Bound::Static(0), Bound::Static(extent));
-        let Some((open, counter, inside)) = begin(self.code, bounds.0, bounds.1, 1, &partial) else {
+        let Some((open, counter, inside)) = begin(self.code, bounds.0, bounds.1, 1, &partial)
+        else {
             return partial;
         };
         let inner = self.entered(state, depth, counter);
@@ -437,7 +461,13 @@ impl Emitter<'_, '_> {
         self.join_values(Shape::Vector, before, element, factor)
     }
 
-    fn join_values(&mut self, shape: Shape, before: Value, element: Value, factor: Option<Value>) -> Value {
+    fn join_values(
+        &mut self,
+        shape: Shape,
+        before: Value,
+        element: Value,
+        factor: Option<Value>,
+    ) -> Value {
         use systole_compiler::scalar::ScalarFn;
         let (combine, _, _, _, accumulate) = self.parts();
         let Some(factor) = factor else {
@@ -446,8 +476,9 @@ impl Emitter<'_, '_> {
         if matches!(accumulate, DType::F32 | DType::F64) {
             return self.code.multiply_add(element, factor, before);
         }
-        let product = functions::call(self.code, shape, ScalarFn::Mul, accumulate, &[element, factor])
-            .expect("products have vector code");
+        let product =
+            functions::call(self.code, shape, ScalarFn::Mul, accumulate, &[element, factor])
+                .expect("products have vector code");
         functions::combine(self.code, shape, combine, accumulate, before, product)
     }
 
@@ -475,7 +506,8 @@ impl Emitter<'_, '_> {
             count /= 2;
             for part in 0..count * width {
                 let other = total[part + count * width];
-                total[part] = functions::combine(self.code, shape, combine, accumulate, total[part], other);
+                total[part] =
+                    functions::combine(self.code, shape, combine, accumulate, total[part], other);
             }
         }
         let lanes: Vec<Value> = if wide {
@@ -484,9 +516,10 @@ impl Emitter<'_, '_> {
             (0..LANES).map(|lane| self.code.lane(accumulate, total[0], lane)).collect()
         };
         let pairs = [(lanes[0], lanes[2]), (lanes[1], lanes[3])];
-        let halves =
-            pairs.map(|(x, y)| functions::combine(self.code, Shape::Scalar, combine, accumulate, x, y));
-        let sum = functions::combine(self.code, Shape::Scalar, combine, accumulate, halves[0], halves[1]);
+        let halves = pairs
+            .map(|(x, y)| functions::combine(self.code, Shape::Scalar, combine, accumulate, x, y));
+        let sum =
+            functions::combine(self.code, Shape::Scalar, combine, accumulate, halves[0], halves[1]);
         rest = functions::combine(self.code, Shape::Scalar, combine, accumulate, sum, rest);
         rest
     }
@@ -564,7 +597,14 @@ impl Emitter<'_, '_> {
     }
 
     /// Whether a value is to be taken instead of the best so far; NaN is better than every number.
-    fn is_better(&mut self, dtype: DType, largest: bool, last: bool, value: Value, best: Value) -> Value {
+    fn is_better(
+        &mut self,
+        dtype: DType,
+        largest: bool,
+        last: bool,
+        value: Value,
+        best: Value,
+    ) -> Value {
         use systole_compiler::types::Class;
         let b = &mut self.code.b;
         match dtype.class() {
@@ -591,13 +631,21 @@ impl Emitter<'_, '_> {
                     (false, false) => IntCC::SignedLessThan,
                     (false, true) => IntCC::SignedLessThanOrEqual,
                 };
-                let condition = if class == Class::Signed { condition } else { condition.unsigned() };
+                let condition =
+                    if class == Class::Signed { condition } else { condition.unsigned() };
                 b.ins().icmp(condition, value, best)
             }
         }
     }
 
-    fn scan(&mut self, state: &State, combine: Combine, element: NodeId, exclusive: bool, reverse: bool) {
+    fn scan(
+        &mut self,
+        state: &State,
+        combine: Combine,
+        element: NodeId,
+        exclusive: bool,
+        reverse: bool,
+    ) {
         let depth = self.schedule.order.len() - 1;
         let extent = self.schedule.nest.extents[self.schedule.order[depth]] as i64;
         let accumulate = self.element_type();
@@ -607,11 +655,11 @@ impl Emitter<'_, '_> {
         else {
             return;
         };
-        let position =
-            if reverse { self.code.b.ins().irsub_imm(counter, extent - 1) } else { counter };
+        let position = if reverse { self.code.subtract_from(extent - 1, counter) } else { counter };
         let inner = self.entered(state, depth, position);
         let value = self.single(&inner, element);
-        let sum = functions::combine(self.code, Shape::Scalar, combine, accumulate, inside[0], value);
+        let sum =
+            functions::combine(self.code, Shape::Scalar, combine, accumulate, inside[0], value);
         let written = if exclusive { inside[0] } else { sum };
         self.write(&inner, 0, accumulate, Val::One(written));
         end(self.code, open, vec![sum]);
@@ -622,7 +670,8 @@ impl Emitter<'_, '_> {
         let key = self.schedule.nest.nodes.len();
         let from = self.element_type();
         let value = self.single(state, root);
-        let value = self.code.convert(Shape::Scalar, from, to.dtype, value).expect("scalars convert");
+        let value =
+            self.code.convert(Shape::Scalar, from, to.dtype, value).expect("scalars convert");
         let (address, offset, mask) = self.address(state, key, to, 0, 0);
         let mask = mask.unwrap_or_else(|| self.code.b.ins().iconst(types::I8, 1));
         only_if(self.code, mask, |code| {

@@ -1,10 +1,14 @@
 //! Builds the actions of a kernel whose tiles have their homes.
 
 use super::{Action, Address, Flat, Home, Planner, apply};
-use crate::nest::{Access, AccessDim, Base, Digit, Guard, Nest, Node, NodeId, Sink, loop_term, term_loop};
+use crate::nest::{
+    Access, AccessDim, Base, Digit, Guard, Nest, Node, NodeId, Sink, loop_term, term_loop,
+};
 use smallvec::SmallVec;
 use systole_compiler::expr::{Expr, ExprNode, Scalar};
-use systole_compiler::kernel::{Affine, Axis, Combine, Loop, OperandId, Stmt, Term, TileId, TileOp};
+use systole_compiler::kernel::{
+    Affine, Axis, Combine, Loop, OperandId, Stmt, Term, TileId, TileOp,
+};
 use systole_compiler::types::DType;
 
 /// The position along each axis of a tile, over the loops of a nest.
@@ -119,7 +123,8 @@ impl<'k> Planner<'k> {
         let indices: Vec<(usize, NodeId)> =
             index.iter().map(|&(dim, tile)| (dim, self.point(&mut nest, tile, &places))).collect();
         let positions = at.iter().map(|position| apply(position, &places)).collect();
-        nest.to = self.operand_access(operand, positions, &indices, Guard::Pad, None, &nest.extents);
+        nest.to =
+            self.operand_access(operand, positions, &indices, Guard::Pad, None, &nest.extents);
         nest.sink = Sink::Scatter { root, combine };
         Action::Nest(nest)
     }
@@ -136,10 +141,14 @@ impl<'k> Planner<'k> {
             return actions.push(action);
         }
         let extent = |tile: TileId, axis: Axis| {
-            self.kernel.tiles[tile].extent(axis).expect("a verified operation names axes that are there")
+            self.kernel.tiles[tile]
+                .extent(axis)
+                .expect("a verified operation names axes that are there")
         };
         let over: Vec<(Axis, usize)> = match op {
-            TileOp::Reduce { tile, over, .. } => over.iter().map(|&axis| (axis, extent(*tile, axis))).collect(),
+            TileOp::Reduce { tile, over, .. } => {
+                over.iter().map(|&axis| (axis, extent(*tile, axis))).collect()
+            }
             TileOp::Contract { a, b, over, .. } => over
                 .iter()
                 .map(|&axis| {
@@ -205,7 +214,10 @@ impl<'k> Planner<'k> {
             TileOp::Load { .. } | TileOp::Gather { .. } | TileOp::Map { .. } => {
                 Sink::Store { root: self.computed(&mut nest, result, op, &places) }
             }
-            TileOp::Fill { .. } | TileOp::View { .. } | TileOp::Rearrange { .. } | TileOp::Sort { .. } => {
+            TileOp::Fill { .. }
+            | TileOp::View { .. }
+            | TileOp::Rearrange { .. }
+            | TileOp::Sort { .. } => {
                 unreachable!("these are folded, or done above")
             }
         };
@@ -215,7 +227,8 @@ impl<'k> Planner<'k> {
     fn sort(&mut self, results: &[TileId], tile: TileId, over: Axis, descending: bool) -> Action {
         let dims = &self.kernel.tiles[tile].dims;
         let count = self.kernel.tiles[tile].extent(over).expect("a sort's axis is the tile's");
-        let others: Vec<(Axis, usize)> = dims.iter().copied().filter(|&(axis, _)| axis != over).collect();
+        let others: Vec<(Axis, usize)> =
+            dims.iter().copied().filter(|&(axis, _)| axis != over).collect();
         let extents: Vec<usize> = others.iter().map(|&(_, extent)| extent).collect();
         let mut places: Places = others
             .iter()
@@ -270,16 +283,25 @@ impl<'k> Planner<'k> {
             TileOp::Load { operand, at, pad } => {
                 let positions = at.iter().map(|position| apply(position, places)).collect();
                 let guard = if pad.is_some() { Guard::Pad } else { Guard::None };
-                let access = self.operand_access(*operand, positions, &[], guard, *pad, &nest.extents);
+                let access =
+                    self.operand_access(*operand, positions, &[], guard, *pad, &nest.extents);
                 let dtype = access.dtype;
                 nest.push(Node::Load(access), dtype)
             }
             TileOp::Gather { operand, at, index } => {
-                let indices: Vec<(usize, NodeId)> =
-                    index.iter().map(|&(dim, tile)| (dim, self.point(nest, tile, places))).collect();
+                let indices: Vec<(usize, NodeId)> = index
+                    .iter()
+                    .map(|&(dim, tile)| (dim, self.point(nest, tile, places)))
+                    .collect();
                 let positions = at.iter().map(|position| apply(position, places)).collect();
-                let access =
-                    self.operand_access(*operand, positions, &indices, Guard::Clamp, None, &nest.extents);
+                let access = self.operand_access(
+                    *operand,
+                    positions,
+                    &indices,
+                    Guard::Clamp,
+                    None,
+                    &nest.extents,
+                );
                 let dtype = access.dtype;
                 nest.push(Node::Load(access), dtype)
             }
@@ -290,8 +312,11 @@ impl<'k> Planner<'k> {
             }
             TileOp::View { tile: source, at } => {
                 let dims = &self.kernel.tiles[*source].dims;
-                let inner: Places =
-                    dims.iter().zip(at).map(|(&(axis, _), position)| (axis, apply(position, places))).collect();
+                let inner: Places = dims
+                    .iter()
+                    .zip(at)
+                    .map(|(&(axis, _), position)| (axis, apply(position, places)))
+                    .collect();
                 self.point(nest, *source, &inner)
             }
             TileOp::Rearrange { tile } => self.point(nest, *tile, places),
@@ -307,7 +332,13 @@ impl<'k> Planner<'k> {
         }
     }
 
-    fn expression(&self, nest: &mut Nest, operands: &[TileId], expr: &Expr, places: &Places) -> NodeId {
+    fn expression(
+        &self,
+        nest: &mut Nest,
+        operands: &[TileId],
+        expr: &Expr,
+        places: &Places,
+    ) -> NodeId {
         let mut nodes: Vec<NodeId> = Vec::new();
         for (node, dtype) in &expr.nodes {
             let built = match node {
@@ -315,7 +346,8 @@ impl<'k> Planner<'k> {
                 ExprNode::Constant(value) => nest.push(Node::Constant(*value), *dtype),
                 ExprNode::Index(axis) => {
                     let place = places.iter().find(|(other, _)| other == axis);
-                    let place = place.expect("a verified expression names axes that are there").1.clone();
+                    let place =
+                        place.expect("a verified expression names axes that are there").1.clone();
                     nest.push(Node::Index(place), *dtype)
                 }
                 ExprNode::Var(var) => nest.push(Node::Index(Affine::var(*var)), *dtype),
@@ -332,7 +364,12 @@ impl<'k> Planner<'k> {
     }
 
     /// The memory of a tile that is in memory, or a view of such a one.
-    pub(super) fn access(&self, tile: TileId, places: &Places, extents: &[usize]) -> Option<Access> {
+    pub(super) fn access(
+        &self,
+        tile: TileId,
+        places: &Places,
+        extents: &[usize],
+    ) -> Option<Access> {
         let declared = &self.kernel.tiles[tile];
         match &self.homes[&tile] {
             Home::Slot { slot, strides } => {
@@ -425,12 +462,20 @@ impl<'k> Planner<'k> {
 }
 
 /// How the position along each dimension becomes an offset in a layout.
-fn digits(layout: &systole_compiler::module::Layout, rank: usize, bytes: i64) -> Vec<SmallVec<[Digit; 1]>> {
+fn digits(
+    layout: &systole_compiler::module::Layout,
+    rank: usize,
+    bytes: i64,
+) -> Vec<SmallVec<[Digit; 1]>> {
     let mut result: Vec<SmallVec<[Digit; 1]>> = vec![SmallVec::new(); rank];
     let mut divisors = vec![1; rank];
     let mut stride = bytes;
     for piece in layout.pieces.iter().rev() {
-        result[piece.dim].push(Digit { divisor: divisors[piece.dim], modulus: Some(piece.size), stride });
+        result[piece.dim].push(Digit {
+            divisor: divisors[piece.dim],
+            modulus: Some(piece.size),
+            stride,
+        });
         divisors[piece.dim] *= piece.size;
         stride *= piece.size as i64;
     }

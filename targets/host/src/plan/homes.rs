@@ -15,7 +15,8 @@ impl<'k> Planner<'k> {
             match stmt {
                 Stmt::Define { results, op } => {
                     for &result in results {
-                        let definition = Definition { op, results, place: here, loops: loops.clone() };
+                        let definition =
+                            Definition { op, results, place: here, loops: loops.clone() };
                         self.definitions.insert(result, definition);
                     }
                     for (tile, kind) in reads(op, results[0]) {
@@ -111,7 +112,13 @@ impl<'k> Planner<'k> {
         Home::Slot { slot: self.slots.len() - 1, strides }
     }
 
-    fn home(&mut self, tile: TileId, op: &'k TileOp, after: &'k [Stmt], around: Option<&'k Loop>) -> Home {
+    fn home(
+        &mut self,
+        tile: TileId,
+        op: &'k TileOp,
+        after: &'k [Stmt],
+        around: Option<&'k Loop>,
+    ) -> Home {
         if self.may_fold(tile, op) && !self.is_overwritten(tile) {
             return Home::Folded;
         }
@@ -172,7 +179,10 @@ impl<'k> Planner<'k> {
             match node {
                 ExprNode::Call(function, _) if is_heavy(*function) => return false,
                 ExprNode::Call(..) | ExprNode::Convert(_) => calls += 1,
-                ExprNode::Operand(_) | ExprNode::Constant(_) | ExprNode::Index(_) | ExprNode::Var(_) => {}
+                ExprNode::Operand(_)
+                | ExprNode::Constant(_)
+                | ExprNode::Index(_)
+                | ExprNode::Var(_) => {}
             }
         }
         calls <= 1 && expr.nodes.len() <= 4
@@ -188,9 +198,7 @@ impl<'k> Planner<'k> {
         match read.kind {
             UseKind::Store => true,
             UseKind::Elements(reader) => match self.definitions[&reader].op {
-                TileOp::Map { .. } => {
-                    self.kernel.tiles[reader].count() <= count
-                }
+                TileOp::Map { .. } => self.kernel.tiles[reader].count() <= count,
                 TileOp::Reduce { tile: source, init, .. } if *init == Some(tile) => {
                     *source != tile && self.kernel.tiles[reader].count() <= count
                 }
@@ -203,7 +211,9 @@ impl<'k> Planner<'k> {
                 TileOp::Gather { .. } => self.kernel.tiles[reader].count() <= count,
                 _ => false,
             },
-            UseKind::View(view) => self.kernel.tiles[view].count() <= count && self.is_read_once(view),
+            UseKind::View(view) => {
+                self.kernel.tiles[view].count() <= count && self.is_read_once(view)
+            }
             UseKind::Product | UseKind::Memory => false,
         }
     }
@@ -231,7 +241,10 @@ impl<'k> Planner<'k> {
         }
         let last = self.last_reach(tile);
         self.writes.iter().any(|&(place, other)| {
-            other == *operand && place > definition.place && place <= last && !self.is_same_place(tile, place)
+            other == *operand
+                && place > definition.place
+                && place <= last
+                && !self.is_same_place(tile, place)
         })
     }
 
@@ -243,7 +256,9 @@ impl<'k> Planner<'k> {
             let inside = self.definitions[&tile].loops.len() == read.loops.len();
             last = last.max(if inside { read.place } else { end.max(read.place) });
             match read.kind {
-                UseKind::Elements(reader) | UseKind::View(reader) => last = last.max(self.last_reach(reader)),
+                UseKind::Elements(reader) | UseKind::View(reader) => {
+                    last = last.max(self.last_reach(reader))
+                }
                 UseKind::Product | UseKind::Store | UseKind::Memory => {}
             }
         }
@@ -252,15 +267,25 @@ impl<'k> Planner<'k> {
 
     /// Whether the statement at `place` stores, element by element, where the load `tile` reads, and nothing reads later.
     fn is_same_place(&self, tile: TileId, place: usize) -> bool {
-        let TileOp::Load { operand, at, pad: None } = self.definitions[&tile].op else { return false };
-        let Some(Stmt::Store { operand: target, at: written, .. }) = statement(&self.kernel.body, place) else {
+        let TileOp::Load { operand, at, pad: None } = self.definitions[&tile].op else {
+            return false;
+        };
+        let Some(Stmt::Store { operand: target, at: written, .. }) =
+            statement(&self.kernel.body, place)
+        else {
             return false;
         };
         target == operand && written == at && self.last_reach(tile) <= place
     }
 
     /// The carried tile's slot, where the tile may overwrite it: the loop yields the tile, and nothing else needs the old value.
-    fn in_place(&self, tile: TileId, after: &'k [Stmt], around: Option<&'k Loop>, product: bool) -> Option<Home> {
+    fn in_place(
+        &self,
+        tile: TileId,
+        after: &'k [Stmt],
+        around: Option<&'k Loop>,
+        product: bool,
+    ) -> Option<Home> {
         let around = around?;
         let position = around.yields.iter().position(|&other| other == tile)?;
         let (carried, _) = around.carried[position];
@@ -270,12 +295,17 @@ impl<'k> Planner<'k> {
         }
         let op = self.definitions[&tile].op;
         let reads_elsewhere = match op {
-            TileOp::Map { operands, .. } => operands.iter().any(|&operand| self.reads(operand, carried, true)),
+            TileOp::Map { operands, .. } => {
+                operands.iter().any(|&operand| self.reads(operand, carried, true))
+            }
             TileOp::Reduce { tile: source, init, .. } => {
-                self.reads(*source, carried, true) || init.is_some_and(|init| self.reads(init, carried, true))
+                self.reads(*source, carried, true)
+                    || init.is_some_and(|init| self.reads(init, carried, true))
             }
             TileOp::Contract { init, a, b, .. } => {
-                self.reads(*init, carried, true) || self.reads(*a, carried, !product) || self.reads(*b, carried, !product)
+                self.reads(*init, carried, true)
+                    || self.reads(*a, carried, !product)
+                    || self.reads(*b, carried, !product)
             }
             _ => true,
         };
@@ -283,7 +313,8 @@ impl<'k> Planner<'k> {
             return None;
         }
         let later = after.iter().any(|stmt| self.statement_reads(stmt, carried));
-        let others = around.yields.iter().any(|&other| other != tile && self.reads(other, carried, false));
+        let others =
+            around.yields.iter().any(|&other| other != tile && self.reads(other, carried, false));
         (!later && !others).then(|| self.homes[&carried].clone())
     }
 
@@ -298,8 +329,12 @@ impl<'k> Planner<'k> {
         match self.definitions[&tile].op {
             TileOp::View { tile, .. } => self.reads(*tile, target, false),
             TileOp::Rearrange { tile } => self.reads(*tile, target, but_in_place),
-            TileOp::Map { operands, .. } => operands.iter().any(|&operand| self.reads(operand, target, but_in_place)),
-            TileOp::Gather { index, .. } => index.iter().any(|&(_, tile)| self.reads(tile, target, but_in_place)),
+            TileOp::Map { operands, .. } => {
+                operands.iter().any(|&operand| self.reads(operand, target, but_in_place))
+            }
+            TileOp::Gather { index, .. } => {
+                index.iter().any(|&(_, tile)| self.reads(tile, target, but_in_place))
+            }
             _ => false,
         }
     }
@@ -307,10 +342,13 @@ impl<'k> Planner<'k> {
     fn statement_reads(&self, stmt: &Stmt, target: TileId) -> bool {
         match stmt {
             // A folded tile counts where it is evaluated; but whether a later tile is folded is not decided yet.
-            Stmt::Define { results, op } => reads(op, results[0]).iter().any(|&(tile, _)| self.reads(tile, target, false)),
+            Stmt::Define { results, op } => {
+                reads(op, results[0]).iter().any(|&(tile, _)| self.reads(tile, target, false))
+            }
             Stmt::Store { tile, .. } => self.reads(*tile, target, false),
             Stmt::Scatter { tile, index, .. } => {
-                self.reads(*tile, target, false) || index.iter().any(|&(_, tile)| self.reads(tile, target, false))
+                self.reads(*tile, target, false)
+                    || index.iter().any(|&(_, tile)| self.reads(tile, target, false))
             }
             Stmt::For(inner) => {
                 inner.carried.iter().any(|&(_, initial)| self.reads(initial, target, false))
@@ -324,7 +362,10 @@ impl<'k> Planner<'k> {
     fn stored(&self, tile: TileId, op: &TileOp, after: &'k [Stmt]) -> Option<Home> {
         if !matches!(
             op,
-            TileOp::Reduce { .. } | TileOp::Contract { .. } | TileOp::ArgReduce { .. } | TileOp::Scan { .. }
+            TileOp::Reduce { .. }
+                | TileOp::Contract { .. }
+                | TileOp::ArgReduce { .. }
+                | TileOp::Scan { .. }
         ) {
             return None;
         }
@@ -428,7 +469,9 @@ impl<'k> Planner<'k> {
             let mut busy: Vec<(usize, usize)> = placed
                 .iter()
                 .map(|&other| &self.slots[other])
-                .filter(|other| other.first <= self.slots[slot].last && self.slots[slot].first <= other.last)
+                .filter(|other| {
+                    other.first <= self.slots[slot].last && self.slots[slot].first <= other.last
+                })
                 .map(|other| (other.offset, other.offset + other.bytes.next_multiple_of(64)))
                 .collect();
             busy.sort_unstable();
@@ -476,12 +519,16 @@ pub(super) fn reads(op: &TileOp, result: TileId) -> Vec<(TileId, UseKind)> {
     match op {
         TileOp::Load { .. } | TileOp::Fill { .. } => Vec::new(),
         TileOp::Gather { index, .. } => index.iter().map(|(_, tile)| elements(tile)).collect(),
-        TileOp::View { tile, .. } | TileOp::Rearrange { tile } => vec![(*tile, UseKind::View(result))],
+        TileOp::View { tile, .. } | TileOp::Rearrange { tile } => {
+            vec![(*tile, UseKind::View(result))]
+        }
         TileOp::Contract { init, a, b, .. } => {
             vec![elements(init), (*a, UseKind::Product), (*b, UseKind::Product)]
         }
         TileOp::Map { operands, .. } => operands.iter().map(elements).collect(),
-        TileOp::Reduce { init, tile, .. } => init.iter().chain(std::iter::once(tile)).map(elements).collect(),
+        TileOp::Reduce { init, tile, .. } => {
+            init.iter().chain(std::iter::once(tile)).map(elements).collect()
+        }
         TileOp::ArgReduce { tile, .. } | TileOp::Scan { tile, .. } => vec![elements(tile)],
         TileOp::Sort { tile, .. } => vec![(*tile, UseKind::Memory)],
     }

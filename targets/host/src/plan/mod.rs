@@ -11,7 +11,9 @@ mod product;
 use crate::micro::{ContractPlan, Cpu};
 use crate::nest::{Base, Nest};
 use std::collections::BTreeMap;
-use systole_compiler::kernel::{Affine, Axis, Kernel, LoopKind, OperandId, Stmt, TileId, TileOp, VarId, VarKind};
+use systole_compiler::kernel::{
+    Affine, Axis, Kernel, LoopKind, OperandId, Stmt, TileId, TileOp, VarId, VarKind,
+};
 use systole_compiler::module::Layout;
 
 /// What a compiled kernel does.
@@ -214,7 +216,9 @@ fn flatten(kernel: &Kernel) -> (Vec<Flat>, &[Stmt], &[Stmt]) {
     let mut range: Vec<Flat> = Vec::new();
     while let [Stmt::For(inner)] = body {
         let is_free = |end: &Affine| {
-            end.terms().iter().all(|&(term, _)| !range.iter().any(|flat| term == systole_compiler::kernel::Term::Var(flat.var)))
+            end.terms().iter().all(|&(term, _)| {
+                !range.iter().any(|flat| term == systole_compiler::kernel::Term::Var(flat.var))
+            })
         };
         let wanted = inner.kind == LoopKind::Parallel && inner.carried.is_empty();
         if !wanted || !is_free(&inner.start) || !is_free(&inner.end) {
@@ -243,7 +247,10 @@ fn apply(expression: &Affine, places: &[(Axis, Affine)]) -> Affine {
             Term::Var(_) => result.plus(&Affine::term(term), coefficient),
             Term::Axis(axis) => {
                 let place = places.iter().find(|(other, _)| *other == axis);
-                result.plus(&place.expect("a verified expression uses axes that are there").1, coefficient)
+                result.plus(
+                    &place.expect("a verified expression uses axes that are there").1,
+                    coefficient,
+                )
             }
         };
     }

@@ -21,8 +21,6 @@ pub(super) struct Shape {
     m: Axes,
     n: Axes,
     k: Axes,
-    /// Whether the rows come from the right operand.
-    swapped: bool,
     a: Operand,
     b: Operand,
     /// The elements between neighbours along each axis of the result.
@@ -62,7 +60,11 @@ impl<'k> Planner<'k> {
         let has = |tile: TileId, axis: Axis| tiles[tile].extent(axis).is_some();
         let result: Axes = tiles[tile].dims.to_vec();
         let of = |in_a: bool, in_b: bool| -> Axes {
-            result.iter().copied().filter(|&(axis, _)| has(a, axis) == in_a && has(b, axis) == in_b).collect()
+            result
+                .iter()
+                .copied()
+                .filter(|&(axis, _)| has(a, axis) == in_a && has(b, axis) == in_b)
+                .collect()
         };
         let (batch, only_a, only_b) = (of(true, true), of(true, false), of(false, true));
         let work = count(&only_a).checked_mul(count(&only_b))?.checked_mul(count(&k))?;
@@ -71,7 +73,8 @@ impl<'k> Planner<'k> {
         }
         let first = result.iter().find(|(axis, _)| !has(a, *axis) || !has(b, *axis));
         let swapped = first.is_some_and(|(axis, _)| has(b, *axis));
-        let (rows, columns, m, n) = if swapped { (b, a, only_b, only_a) } else { (a, b, only_a, only_b) };
+        let (rows, columns, m, n) =
+            if swapped { (b, a, only_b, only_a) } else { (a, b, only_a, only_b) };
         let widths = panel_widths(cpu);
         let left = self.panels(rows, &m, &mut k, widths.0);
         let right = self.panels(columns, &n, &mut k, widths.1);
@@ -84,7 +87,8 @@ impl<'k> Planner<'k> {
             return None;
         }
         let places: Vec<(Axis, Affine)> = self.places(&batch, &m, &n, &k);
-        let extents: Vec<usize> = [&batch, &m, &n, &k].into_iter().flatten().map(|&(_, extent)| extent).collect();
+        let extents: Vec<usize> =
+            [&batch, &m, &n, &k].into_iter().flatten().map(|&(_, extent)| extent).collect();
         let is_plain = |tile: TileId| {
             self.access(tile, &places, &extents)
                 .is_some_and(|access| access.dims.is_empty() && access.dtype == DType::F32)
@@ -100,7 +104,6 @@ impl<'k> Planner<'k> {
             m,
             n,
             k,
-            swapped,
             scratch: 0,
             plan: 0,
         };
@@ -135,11 +138,15 @@ impl<'k> Planner<'k> {
         let pieces = &self.layouts[operand.index()].pieces;
         let (last, rest) = pieces.split_last()?;
         let (first, middle) = rest.split_first()?;
-        if first.dim != last.dim || last.size != width || middle.iter().any(|piece| piece.dim == last.dim) {
+        if first.dim != last.dim
+            || last.size != width
+            || middle.iter().any(|piece| piece.dim == last.dim)
+        {
             return None;
         }
         let [(axis, _)] = outer.as_slice() else { return None };
-        let step = |dim: usize, axis: Axis| at[dim].substitute(Term::Axis(axis), &Affine::default());
+        let step =
+            |dim: usize, axis: Axis| at[dim].substitute(Term::Axis(axis), &Affine::default());
         if at[last.dim].coefficient(Term::Axis(*axis)) != 1 {
             return None;
         }
@@ -153,7 +160,8 @@ impl<'k> Planner<'k> {
         let mut order = Axes::new();
         let mut inner = width * 4;
         for (position, piece) in middle.iter().enumerate().rev() {
-            let (axis, extent) = *k.iter().find(|(axis, _)| at[piece.dim].coefficient(Term::Axis(*axis)) == 1)?;
+            let (axis, extent) =
+                *k.iter().find(|(axis, _)| at[piece.dim].coefficient(Term::Axis(*axis)) == 1)?;
             if position > 0 && extent != piece.size {
                 return None;
             }
@@ -182,7 +190,14 @@ impl<'k> Planner<'k> {
             })
     }
 
-    fn side(&self, operand: &Operand, outer: &Axes, k: &Axes, places: &[(Axis, Affine)], extents: &[usize]) -> Side {
+    fn side(
+        &self,
+        operand: &Operand,
+        outer: &Axes,
+        k: &Axes,
+        places: &[(Axis, Affine)],
+        extents: &[usize],
+    ) -> Side {
         match operand {
             Operand::Panels { panel_stride, .. } => Side::Panels { panel_stride: *panel_stride },
             Operand::Strided(tile) => {
@@ -199,11 +214,18 @@ impl<'k> Planner<'k> {
         self.access(tile, &places.to_vec(), extents).expect("operands of products were checked")
     }
 
-    fn start(&self, operand: &Operand, shape: &Shape, places: &Vec<(Axis, Affine)>, extents: &[usize]) -> Address {
+    fn start(
+        &self,
+        operand: &Operand,
+        shape: &Shape,
+        places: &Vec<(Axis, Affine)>,
+        extents: &[usize],
+    ) -> Address {
         match operand {
-            Operand::Panels { operand, offset, .. } => {
-                Address { base: crate::nest::Base::Operand(operand.index()), offset: offset.clone() }
-            }
+            Operand::Panels { operand, offset, .. } => Address {
+                base: crate::nest::Base::Operand(operand.index()),
+                offset: offset.clone(),
+            },
             Operand::Strided(tile) => {
                 let access = self.plain(*tile, places, extents);
                 let mut offset = access.offset;
@@ -290,7 +312,10 @@ fn strides(result: &Axes, groups: &[&Axes]) -> Vec<i64> {
     result
         .iter()
         .map(|&(axis, _)| {
-            let position = order.iter().position(|&(other, _)| other == axis).expect("every axis is in a group");
+            let position = order
+                .iter()
+                .position(|&(other, _)| other == axis)
+                .expect("every axis is in a group");
             order[position + 1..].iter().map(|&(_, extent)| extent as i64).product()
         })
         .collect()
@@ -300,7 +325,8 @@ fn strides(result: &Axes, groups: &[&Axes]) -> Vec<i64> {
 fn offsets(offset: &Affine, axes: &Axes, places: &[(Axis, Affine)]) -> Vec<isize> {
     let mut result = vec![0isize];
     for &(axis, extent) in axes {
-        let place = places.iter().find(|(other, _)| *other == axis).expect("every axis has a place");
+        let place =
+            places.iter().find(|(other, _)| *other == axis).expect("every axis has a place");
         let (term, _) = place.1.terms()[0];
         let stride = (offset.coefficient(term) / 4) as isize;
         result = result
