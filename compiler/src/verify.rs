@@ -16,11 +16,20 @@
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Span};
 use crate::graph::{self, Block, Function, Graph, Node, NodeId, ValueId};
 use crate::op::{Call, Op};
+use crate::pass::Ir;
 use crate::types::TensorType;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How deep blocks may nest.
 pub const MAX_BLOCK_DEPTH: usize = 64;
+
+impl Ir for Graph {
+    const LEVEL: &'static str = "graph";
+
+    fn verify(&self) -> Result<(), Diagnostics> {
+        graph(self)
+    }
+}
 
 /// Every violation of the rules.
 pub fn graph(graph: &Graph) -> Result<(), Diagnostics> {

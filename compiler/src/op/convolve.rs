@@ -148,47 +148,45 @@ impl Convolve {
         Some(vec![rounded(sums, self.accumulate, self.dtype, &shape)])
     }
 
-    /// For each image, group and panel of result positions: gathers what the window sees there into the columns of a
+    /// For each image, panel of result positions, and group: gathers what the window sees there into the columns of a
     /// panel, and multiplies the group's kernels with it.
     fn slide<T: Number>(
         &self,
         x: &[T],
         w: &[T],
-        [x_shape, w_shape, shape]: [&[usize]; 3],
+        shapes @ [x_shape, w_shape, shape]: [&[usize]; 3],
         cancelled: &dyn Fn() -> bool,
     ) -> Option<Vec<T>> {
         let mut result = vec![T::ZERO; shape.iter().product()];
         let positions: usize = shape[2..].iter().product();
         let pixels: usize = x_shape[2..].iter().product();
-        let (channels, outputs) = (w_shape[1], w_shape[0] / self.groups);
         let taps: usize = w_shape[2..].iter().product();
+        let (channels, outputs) = (w_shape[1], w_shape[0] / self.groups);
         let k = channels * taps;
-        if result.is_empty() || k == 0 {
+        if result.is_empty() || k == 0 || pixels == 0 {
             return Some(result);
         }
         let mut panel = vec![T::ZERO; k * PANEL];
-        for (image, result) in result.chunks_exact_mut(w_shape[0] * positions).enumerate() {
-            for group in 0..self.groups {
-                let first_channel = image * x_shape[1] + group * channels;
-                let x = &x[first_channel * pixels..(first_channel + channels) * pixels];
-                let w = &w[group * outputs * k..(group + 1) * outputs * k];
-                let result = &mut result[group * outputs * positions..][..outputs * positions];
-                for position in (0..positions).step_by(PANEL) {
-                    if cancelled() {
-                        return None;
+        let mut seen = vec![[None; PANEL]; taps];
+        let images = x.chunks_exact(x_shape[1] * pixels);
+        for (x, result) in images.zip(result.chunks_exact_mut(w_shape[0] * positions)) {
+            for position in (0..positions).step_by(PANEL) {
+                if cancelled() {
+                    return None;
+                }
+                let columns = PANEL.min(positions - position);
+                for (tap, seen) in seen.iter_mut().enumerate() {
+                    for (column, seen) in seen[..columns].iter_mut().enumerate() {
+                        *seen = self.pixel(position + column, tap, shapes);
                     }
-                    let columns = PANEL.min(positions - position);
-                    for tap in 0..taps {
-                        let mut seen = [None; PANEL];
-                        for (column, seen) in seen[..columns].iter_mut().enumerate() {
-                            *seen = self.pixel(position + column, tap, [x_shape, w_shape, shape]);
-                        }
-                        for (channel, x) in x.chunks_exact(pixels.max(1)).enumerate() {
-                            let row = (channel * taps + tap) * PANEL;
-                            let row = &mut panel[row..row + PANEL];
-                            for (element, pixel) in row.iter_mut().zip(seen) {
-                                *element = pixel.map_or(T::ZERO, |pixel| x[pixel]);
-                            }
+                }
+                let groups = x.chunks_exact(channels * pixels).zip(w.chunks_exact(outputs * k));
+                let results = result.chunks_exact_mut(outputs * positions);
+                for ((x, w), result) in groups.zip(results) {
+                    let rows = panel.as_chunks_mut::<PANEL>().0.chunks_exact_mut(taps);
+                    for (x, rows) in x.chunks_exact(pixels).zip(rows) {
+                        for (row, seen) in rows.iter_mut().zip(&seen) {
+                            *row = seen.map(|pixel| pixel.map_or(T::ZERO, |pixel| x[pixel]));
                         }
                     }
                     multiply_panel(w, k, &panel, &mut result[position..], positions, columns);

@@ -17,6 +17,7 @@ pub(super) trait Number: Copy {
 
 impl Number for f32 {
     const ZERO: f32 = 0.0;
+    #[inline]
     fn add_product(self, a: f32, b: f32) -> f32 {
         self + a * b
     }
@@ -24,6 +25,7 @@ impl Number for f32 {
 
 impl Number for f64 {
     const ZERO: f64 = 0.0;
+    #[inline]
     fn add_product(self, a: f64, b: f64) -> f64 {
         self + a * b
     }
@@ -31,6 +33,7 @@ impl Number for f64 {
 
 impl Number for i64 {
     const ZERO: i64 = 0;
+    #[inline]
     fn add_product(self, a: i64, b: i64) -> i64 {
         self.wrapping_add(a.wrapping_mul(b))
     }
@@ -79,36 +82,37 @@ pub(super) fn multiply_panel<T: Number>(
     if k == 0 {
         return;
     }
-    let mut rows = a.chunks_exact(k);
-    let mut row = 0;
+    let panel = &panel.as_chunks().0[..k];
+    let whole = a.len() / k / 4 * 4;
     let mut put = |row: usize, sums: &[T; PANEL]| {
         let begin = row * row_step;
         result[begin..begin + columns].copy_from_slice(&sums[..columns]);
     };
-    while rows.len() >= 4 {
-        let [p, q, r, s] = [(); 4].map(|()| rows.next().expect("four rows are left"));
-        let mut sums = [[T::ZERO; PANEL]; 4];
-        let products = p.iter().zip(q).zip(r).zip(s).zip(panel.as_chunks::<PANEL>().0);
-        for ((((&p, &q), &r), &s), b) in products {
-            for (sums, a) in sums.iter_mut().zip([p, q, r, s]) {
-                for column in 0..PANEL {
-                    sums[column] = sums[column].add_product(a, b[column]);
-                }
-            }
-        }
-        sums.iter().enumerate().for_each(|(offset, sums)| put(row + offset, sums));
-        row += 4;
+    for (tile, a) in a.chunks_exact(4 * k).enumerate() {
+        let sums = multiply_rows::<T, 4>(a, panel);
+        sums.iter().enumerate().for_each(|(row, sums)| put(tile * 4 + row, sums));
     }
-    for a in rows {
-        let mut sums = [T::ZERO; PANEL];
-        for (&a, b) in a.iter().zip(panel.as_chunks::<PANEL>().0) {
+    for (row, a) in a[whole * k..].chunks_exact(k).enumerate() {
+        let [sums] = multiply_rows::<T, 1>(a, panel);
+        put(whole + row, &sums);
+    }
+}
+
+/// The products of a few rows with a panel; so few that all sums stay in registers.
+fn multiply_rows<T: Number, const ROWS: usize>(
+    a: &[T],
+    panel: &[[T; PANEL]],
+) -> [[T; PANEL]; ROWS] {
+    let a: [&[T]; ROWS] = std::array::from_fn(|row| &a[row * panel.len()..(row + 1) * panel.len()]);
+    let mut sums = [[T::ZERO; PANEL]; ROWS];
+    for (k, b) in panel.iter().enumerate() {
+        for row in 0..ROWS {
             for column in 0..PANEL {
-                sums[column] = sums[column].add_product(a, b[column]);
+                sums[row][column] = sums[row][column].add_product(a[row][k], b[column]);
             }
         }
-        put(row, &sums);
-        row += 1;
     }
+    sums
 }
 
 /// The products of `batch` pairs of matrices `[m, k]` and `[k, n]`; nothing where `cancelled` says so.
@@ -125,6 +129,17 @@ pub(super) fn multiply<T: Number>(
     }
     let matrices = a.chunks_exact(m * k).zip(b.chunks_exact(k * n));
     for ((a, b), result) in matrices.zip(result.chunks_exact_mut(m * n)) {
+        // So few rows do not repay the copying of panels.
+        if m < 4 {
+            for (a, result) in a.chunks_exact(k).zip(result.chunks_exact_mut(n)) {
+                for (&a, b) in a.iter().zip(b.chunks_exact(n)) {
+                    for (sum, &b) in result.iter_mut().zip(b) {
+                        *sum = sum.add_product(a, b);
+                    }
+                }
+            }
+            continue;
+        }
         for column in (0..n).step_by(PANEL) {
             if cancelled() {
                 return None;
