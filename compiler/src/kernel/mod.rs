@@ -21,12 +21,14 @@ mod evaluate;
 mod print;
 mod reads;
 mod schedule;
+mod text;
 pub mod tiling;
 mod verify;
 
 pub use affine::{Affine, Term};
 pub use evaluate::evaluate;
 pub use schedule::Schedule;
+pub use text::{parse, parse_all, parse_schedule};
 pub use verify::{near_bytes, verify, verify_placed};
 
 use crate::arena::{Arena, Id};

@@ -44,47 +44,87 @@ fn inputs(node: &ExprNode) -> &[ExprId] {
     }
 }
 
+/// Which nodes the result depends on, and which of them get a name: those that are used twice, and those that lie deep.
+fn needed_and_named(expr: &Expr) -> (Vec<bool>, Vec<bool>) {
+    let count = expr.nodes.len();
+    let mut uses = vec![0usize; count];
+    uses[expr.root] = 1;
+    for id in (0..=expr.root).rev() {
+        if uses[id] > 0 {
+            let inputs = inputs(&expr.nodes[id].0).iter().filter(|&&input| input < id);
+            inputs.for_each(|&input| uses[input] += 1);
+        }
+    }
+    let mut heights = vec![0usize; count];
+    let mut named = vec![false; count];
+    for (id, (node, _)) in expr.nodes.iter().enumerate().take(expr.root) {
+        let below = inputs(node).iter().filter(|&&input| input < id);
+        let height = below.map(|&input| heights[input] + 1).max().unwrap_or(0);
+        let shared = uses[id] > 1 && !inputs(node).is_empty();
+        named[id] = uses[id] > 0 && (shared || height > MAX_HEIGHT);
+        heights[id] = if named[id] { 0 } else { height };
+    }
+    (uses.iter().map(|&uses| uses > 0).collect(), named)
+}
+
+/// The same expression with its nodes in the order in which they are printed, and no others.
+pub(in super::super) fn in_print_order(expr: &Expr) -> Expr {
+    fn place(from: &Expr, id: ExprId, to: &mut Expr, moved: &mut Vec<Option<ExprId>>) -> ExprId {
+        if let Some(moved) = moved[id] {
+            return moved;
+        }
+        let (node, dtype) = &from.nodes[id];
+        let node = match node {
+            ExprNode::Call(function, inputs) => {
+                let inputs = inputs.iter().map(|&input| place(from, input, to, moved)).collect();
+                ExprNode::Call(*function, inputs)
+            }
+            ExprNode::Convert(input) => ExprNode::Convert(place(from, *input, to, moved)),
+            ExprNode::Operand(_)
+            | ExprNode::Constant(_)
+            | ExprNode::Index(_)
+            | ExprNode::Var(_) => node.clone(),
+        };
+        let found = to.push(node, *dtype);
+        moved[id] = Some(found);
+        found
+    }
+    let (_, named) = needed_and_named(expr);
+    let mut ordered = Expr::new();
+    let mut moved = vec![None; expr.nodes.len()];
+    // Between two nodes with names the recursion is no deeper than the text's parentheses.
+    for id in (0..expr.root).filter(|&id| named[id]).chain([expr.root]) {
+        ordered.root = place(expr, id, &mut ordered, &mut moved);
+    }
+    ordered
+}
+
 impl Printer<'_> {
     /// What stands between the braces of a map.
     pub(super) fn expr(self, expr: &Expr) -> String {
         if expr.root >= expr.nodes.len() {
             return "?".to_owned();
         }
-        let mut uses = vec![0usize; expr.nodes.len()];
-        uses[expr.root] = 1;
-        for id in (0..=expr.root).rev().filter(|&id| id < expr.nodes.len()) {
-            if uses[id] > 0 {
-                inputs(&expr.nodes[id].0).iter().filter(|&&input| input < id).for_each(|&input| {
-                    uses[input] += 1;
-                });
-            }
-        }
+        let (needed, named) = needed_and_named(expr);
         // The text of each node and how tightly it binds; a node with a name has that.
         let mut texts: Vec<(String, Level)> = Vec::with_capacity(expr.nodes.len());
-        let mut heights: Vec<usize> = Vec::with_capacity(expr.nodes.len());
-        let mut named = String::new();
+        let mut before = String::new();
         let mut count = 0;
-        for (id, (node, dtype)) in expr.nodes.iter().enumerate() {
-            if uses[id] == 0 {
+        for (id, (node, dtype)) in expr.nodes.iter().enumerate().take(expr.root + 1) {
+            if !needed[id] {
                 texts.push((String::new(), Level::Call));
-                heights.push(0);
                 continue;
             }
-            let below = inputs(node).iter().filter_map(|&input| heights.get(input)).max();
-            let height = below.map_or(0, |below| below + 1);
             let text = self.node(expr, node, *dtype, id == expr.root, &texts);
-            let shared = uses[id] > 1 && !inputs(node).is_empty();
-            if id != expr.root && (shared || height > MAX_HEIGHT) {
-                named += &format!("v{count} = {}; ", text.0);
+            if named[id] {
+                before += &format!("v{count} = {}; ", text.0);
                 texts.push((format!("v{count}"), Level::Call));
-                heights.push(0);
                 count += 1;
             } else {
                 texts.push(text);
-                heights.push(height);
             }
         }
-        named + &texts[expr.root].0
+        before + &texts[expr.root].0
     }
 
     fn node(

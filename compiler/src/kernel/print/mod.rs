@@ -8,7 +8,7 @@ mod names;
 use super::{Kernel, Loop, LoopKind, Operand, Place, Role, Stmt, Tile, TileId, TileOp};
 use crate::text::lexer::{Name, Quoted};
 use access::Index;
-pub(super) use expr::scalar_text;
+pub(super) use expr::{in_print_order, lowest, scalar_text};
 pub(super) use names::Names;
 use std::fmt::{self, Write};
 
