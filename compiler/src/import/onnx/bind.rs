@@ -45,19 +45,31 @@ pub(crate) fn bind(source: &Source, bindings: &Bindings) -> Result<Graph, BindFa
             importer.bind(&values.name, item);
         }
     }
+    let numbers: BTreeMap<&str, i32> = graph_proto
+        .input
+        .iter()
+        .filter_map(|input| {
+            let tensor = input.r#type.as_ref()?.tensor_type.as_ref()?;
+            Some((input.name.as_str(), tensor.elem_type))
+        })
+        .collect();
     for (port, ty) in &types {
         match ty {
             Input::Parameter(ty) => {
                 let value = function.parameter(ty.clone(), &port.name);
-                importer.bind_input(&port.name, value);
+                importer.bind_input(&port.name, value, numbers.get(port.name.as_str()).copied());
             }
-            Input::Constant(item) => importer.bind(&port.name, item.clone()),
+            Input::Constant(item) => {
+                let number = numbers.get(port.name.as_str()).copied().unwrap_or(0);
+                importer.bind(&port.name, item.clone().carrying(number));
+            }
         }
     }
 
     let mut builder = Builder::new(&mut function);
     let done = importer.nodes(&mut builder, &graph_proto.node, &opsets);
-    let mut diagnostics = importer.diagnostics(graph_proto, &opsets);
+    let wanted = importer.wanted(builder.function);
+    let mut diagnostics = importer.diagnostics(graph_proto, &opsets, &wanted);
     if let Err(error) = done {
         diagnostics.push(Diagnostic::error(Code::TooLarge, format!("{error:?}")));
     }
@@ -71,6 +83,11 @@ pub(crate) fn bind(source: &Source, bindings: &Bindings) -> Result<Graph, BindFa
         if matches!(item, Item::Failed) {
             continue;
         }
+        // A type that the graph has not is given as its codes.
+        let item = match item {
+            Item::Foreign(carrier, foreign) if foreign.bits() == 8 => *carrier,
+            item => item,
+        };
         match importer.value(&mut builder, &item) {
             Ok(value) => results.push((value, output.name.as_str())),
             Err(error) => {
@@ -80,7 +97,7 @@ pub(crate) fn bind(source: &Source, bindings: &Bindings) -> Result<Graph, BindFa
         }
     }
     if diagnostics.has_errors() {
-        return Err(BindFailure { diagnostics, wanted: importer.wanted });
+        return Err(BindFailure { diagnostics, wanted });
     }
     function.body.nodes = builder.nodes;
     for (value, name) in results {

@@ -151,7 +151,12 @@ fn known_integer(item: Option<&Item>) -> Option<i64> {
     match item {
         Some(Item::Known { tensor, .. }) => tensor.to_i64().first().copied(),
         Some(
-            Item::Value(_) | Item::Sequence(_) | Item::Nothing | Item::Unusable(_) | Item::Failed,
+            Item::Value(_)
+            | Item::Sequence(_)
+            | Item::Foreign(..)
+            | Item::Nothing
+            | Item::Unusable(_)
+            | Item::Failed,
         )
         | None => None,
     }

@@ -3,11 +3,12 @@
 
 use super::context::{ImportError, Items, NodeContext, invalid, unsupported};
 use super::fold;
+use super::foreign::Foreign;
 use super::proto::{FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto};
 use super::table::{Convert, Table};
 use super::tensors::{External, TensorError};
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::graph::{Block, Builder, Origins, ValueId};
+use crate::graph::{Block, Builder, Function, NodeId, Origins, ValueId};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use indexmap::{IndexMap, IndexSet};
@@ -16,6 +17,8 @@ use std::rc::Rc;
 
 /// The most nodes that inlining functions and unrolling loops may make.
 const MAX_NODES: usize = 1 << 20;
+/// How many elements folding may compute in all.
+const FOLD_BUDGET: usize = 1 << 28;
 /// The deepest nesting of functions and graphs in nodes.
 const MAX_DEPTH: usize = 64;
 
@@ -35,6 +38,8 @@ pub(crate) enum Item {
     Sequence(Vec<Item>),
     /// An optional without a value.
     Nothing,
+    /// Elements of a type that the graph has not, by what carries them.
+    Foreign(Box<Item>, Foreign),
     /// Something whose type is not one of ours.
     Unusable(String),
     /// The result of a node whose failure was reported.
@@ -45,6 +50,14 @@ impl Item {
     /// A tensor known before the run.
     pub(crate) fn known(tensor: Tensor) -> Item {
         Item::Known { tensor, name: None }
+    }
+
+    /// The same as elements of the type of that ONNX number, where the graph has not that type.
+    pub(crate) fn carrying(self, number: i32) -> Item {
+        match Foreign::of(number) {
+            Some(foreign) => Item::Foreign(Box::new(self), foreign),
+            None => self,
+        }
     }
 }
 
@@ -83,6 +96,8 @@ struct Failure {
 #[derive(Debug)]
 pub(crate) struct Importer<'m> {
     functions: &'m [FunctionProto],
+    /// Functions by domain, name and overload.
+    function_index: BTreeMap<(&'m str, &'m str, &'m str), usize>,
     external: &'m External,
     table: Table,
     scopes: Vec<Scope>,
@@ -95,16 +110,21 @@ pub(crate) struct Importer<'m> {
     converted: usize,
     /// Names of source nodes.
     pub(crate) origins: IndexSet<String>,
-    /// For each value of the file that is not known, the inputs of the model that it depends on.
-    depends: BTreeMap<ValueId, Rc<BTreeSet<String>>>,
-    /// Inputs of the model whose values would have to be known.
-    pub(crate) wanted: BTreeSet<String>,
+    /// Values that would have to be known.
+    wanted: Vec<ValueId>,
+    /// Elements that folding may still compute.
+    fold_budget: usize,
 }
 
 impl<'m> Importer<'m> {
     pub(crate) fn new(functions: &'m [FunctionProto], external: &'m External) -> Importer<'m> {
         Importer {
             functions,
+            function_index: functions
+                .iter()
+                .enumerate()
+                .map(|(index, function)| (function_key(function), index))
+                .collect(),
             external,
             table: Table::new(),
             scopes: vec![Scope::default()],
@@ -115,8 +135,8 @@ impl<'m> Importer<'m> {
             path: Vec::new(),
             converted: 0,
             origins: IndexSet::new(),
-            depends: BTreeMap::new(),
-            wanted: BTreeSet::new(),
+            wanted: Vec::new(),
+            fold_budget: FOLD_BUDGET,
         }
     }
 
@@ -127,10 +147,9 @@ impl<'m> Importer<'m> {
     }
 
     /// Makes a value of the graph one of the model's inputs.
-    pub(crate) fn bind_input(&mut self, name: &str, value: ValueId) {
+    pub(crate) fn bind_input(&mut self, name: &str, value: ValueId, number: Option<i32>) {
         self.value_names.insert(name.to_owned());
-        self.depends.insert(value, Rc::new(BTreeSet::from([name.to_owned()])));
-        self.bind(name, Item::Value(value));
+        self.bind(name, Item::Value(value).carrying(number.unwrap_or(0)));
     }
 
     /// What a name stands for.
@@ -154,7 +173,10 @@ impl<'m> Importer<'m> {
     /// The item for an initializer.
     pub(crate) fn initializer(&self, proto: &TensorProto) -> Item {
         match super::tensors::tensor(proto, self.external) {
-            Ok(tensor) => Item::Known { tensor, name: Some(proto.name.as_str().into()) },
+            Ok(tensor) => {
+                let item = Item::Known { tensor, name: Some(proto.name.as_str().into()) };
+                item.carrying(proto.data_type)
+            }
             Err(TensorError::Unsupported(what)) => Item::Unusable(what),
             Err(TensorError::Malformed(_) | TensorError::Missing(_)) => Item::Failed,
         }
@@ -193,6 +215,9 @@ impl<'m> Importer<'m> {
             }
             Item::Sequence(_) => unsupported("a sequence as a value at run time"),
             Item::Nothing => unsupported("an optional without a value at run time"),
+            Item::Foreign(_, foreign) => {
+                unsupported(format!("element type {} but in casts", foreign.name()))
+            }
             Item::Unusable(what) => unsupported(what.clone()),
             Item::Failed => Err(ImportError::Reported),
         }
@@ -274,7 +299,11 @@ impl<'m> Importer<'m> {
                 Item::Known { tensor, .. } => {
                     Item::Known { tensor, name: Some(output.as_str().into()) }
                 }
-                Item::Sequence(_) | Item::Nothing | Item::Unusable(_) | Item::Failed => item,
+                Item::Foreign(..)
+                | Item::Sequence(_)
+                | Item::Nothing
+                | Item::Unusable(_)
+                | Item::Failed => item,
             };
             self.bind(output, item);
         }
@@ -308,7 +337,6 @@ impl<'m> Importer<'m> {
         };
         let start = builder.nodes.len();
         let first_constant = self.innermost().len();
-        let depends = self.dependencies(&inputs);
         let foldable = inputs.iter().all(|item| matches!(item, None | Some(Item::Known { .. })));
         let mut context = NodeContext {
             node,
@@ -332,7 +360,10 @@ impl<'m> Importer<'m> {
                 return Err(error);
             }
         };
-        if foldable && let Some(tensors) = fold::fold(builder, start, &items, &self.known) {
+        if foldable
+            && let Some(tensors) =
+                fold::fold(builder, start, &items, &self.known, &mut self.fold_budget)
+        {
             builder.nodes.truncate(start);
             self.innermost().truncate(first_constant);
             return Ok(tensors.into_iter().map(Item::known).collect());
@@ -340,43 +371,46 @@ impl<'m> Importer<'m> {
         for item in &mut items {
             if let Item::Value(value) = *item {
                 *item = self.item(value);
-                if matches!(item, Item::Value(_)) {
-                    self.depends.entry(value).or_insert_with(|| Rc::clone(&depends));
-                }
             }
         }
         Ok(items)
     }
 
-    fn dependencies(&self, inputs: &[Option<Item>]) -> Rc<BTreeSet<String>> {
-        let mut sets: Vec<&Rc<BTreeSet<String>>> = Vec::new();
-        for item in inputs.iter().flatten() {
-            if let Item::Value(value) = item
-                && let Some(set) = self.depends.get(value)
-                && !sets.iter().any(|other| Rc::ptr_eq(other, set))
-            {
-                sets.push(set);
-            }
-        }
-        match sets.as_slice() {
-            [one] => Rc::clone(one),
-            sets => Rc::new(sets.iter().flat_map(|set| set.iter().cloned()).collect()),
+    fn want(&mut self, name: &str) {
+        if let Some(Item::Value(value)) = self.lookup(name) {
+            self.wanted.push(*value);
         }
     }
 
-    fn want(&mut self, name: &str) {
-        let Some(item) = self.lookup(name).cloned() else { return };
-        let set = self.dependencies(&[Some(item)]);
-        self.wanted.extend(set.iter().cloned());
+    /// The inputs of the model whose values would have to be known to get further.
+    pub(crate) fn wanted(&self, function: &Function) -> BTreeSet<String> {
+        let mut definitions: BTreeMap<ValueId, NodeId> = BTreeMap::new();
+        for (id, node) in function.nodes.iter() {
+            definitions.extend(node.results.iter().map(|&result| (result, id)));
+        }
+        let mut seen: BTreeSet<ValueId> = self.wanted.iter().copied().collect();
+        let mut open = self.wanted.clone();
+        let mut inputs = BTreeSet::new();
+        while let Some(value) = open.pop() {
+            match definitions.get(&value) {
+                Some(&node) => {
+                    let operands = &function.nodes[node].operands;
+                    open.extend(operands.iter().copied().filter(|&operand| seen.insert(operand)));
+                }
+                None if function.body.params.contains(&value) => {
+                    inputs.extend(function.values[value].name.clone());
+                }
+                None => {}
+            }
+        }
+        inputs
     }
 
     fn function(&self, node: &NodeProto) -> Option<&'m FunctionProto> {
         let functions: &'m [FunctionProto] = self.functions;
-        functions.iter().find(|function| {
-            function.name == node.op_type
-                && normal_domain(&function.domain) == normal_domain(&node.domain)
-                && function.overload == node.overload
-        })
+        let key = (normal_domain(&node.domain), node.op_type.as_str(), node.overload.as_str());
+        let index = self.function_index.get(&key as &(&str, &str, &str))?;
+        functions.get(*index)
     }
 
     /// Puts a function's body in the place of a node that calls it.
@@ -387,6 +421,11 @@ impl<'m> Importer<'m> {
         function: &FunctionProto,
         inputs: Vec<Option<Item>>,
     ) -> Items {
+        // The body is copied with the call's attributes, which takes time even where nothing comes of it.
+        self.converted = self.converted.saturating_add(function.node.len());
+        if self.converted > MAX_NODES {
+            return unsupported(format!("more than {MAX_NODES} nodes"));
+        }
         let mut scope = Scope { names: BTreeMap::new(), closed: true };
         for (name, item) in
             function.input.iter().zip(inputs.into_iter().chain(std::iter::repeat(None)))
@@ -545,7 +584,12 @@ impl<'m> Importer<'m> {
     }
 
     /// What went wrong: what is not supported is grouped by operator and reason.
-    pub(crate) fn diagnostics(&self, graph: &GraphProto, opsets: &Opsets) -> Diagnostics {
+    pub(crate) fn diagnostics(
+        &self,
+        graph: &GraphProto,
+        opsets: &Opsets,
+        wanted: &BTreeSet<String>,
+    ) -> Diagnostics {
         let mut diagnostics = Diagnostics::default();
         // A node behind one that failed was not looked at: its operator may be missing, too.
         if self.failures.iter().any(|failure| failure.error == ImportError::NoOperator) {
@@ -587,8 +631,8 @@ impl<'m> Importer<'m> {
                 (_, _) => format!("{op}: {reason}"),
             };
             let mut diagnostic = Diagnostic::error(code, message).on_node(first_of(&nodes));
-            if reason.ends_with("only known at run time") && !self.wanted.is_empty() {
-                let wanted: Vec<&str> = self.wanted.iter().map(String::as_str).collect();
+            if reason.ends_with("only known at run time") && !wanted.is_empty() {
+                let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
                 diagnostic = diagnostic.with_help(format!(
                     "give the value of {} when the model is compiled",
                     wanted.join(", ")
@@ -598,6 +642,10 @@ impl<'m> Importer<'m> {
         }
         diagnostics
     }
+}
+
+fn function_key(function: &FunctionProto) -> (&str, &str, &str) {
+    (normal_domain(&function.domain), &function.name, &function.overload)
 }
 
 /// The first names of a list.

@@ -1,8 +1,10 @@
 //! Elementwise operators: numpy's broadcast, then functions of the scalar table. What takes several of them computes
 //! in f32 at least, and rounds once.
 
-use super::context::{Converted, ImportError, NodeContext, invalid, unsupported};
-use super::table::{Row, row};
+use super::context::{Converted, ImportError, Items, NodeContext, invalid, unsupported};
+use super::convert::Item;
+use super::foreign::{Foreign, Rounding};
+use super::table::{Row, items, row};
 use crate::graph::ValueId;
 use crate::op;
 use crate::scalar::ScalarFn;
@@ -63,8 +65,8 @@ pub(super) const ROWS: &[Row] = &[
     row("Mean", 1, mean),
     row("Where", 1, choose),
     row("Clip", 1, clip),
-    row("Cast", 1, cast),
-    row("CastLike", 1, cast_like),
+    items("Cast", 1, cast),
+    items("CastLike", 1, cast_like),
     row("BitCast", 1, bit_cast),
     row("Relu", 1, relu),
     row("PRelu", 1, prelu),
@@ -265,30 +267,65 @@ pub(super) fn cast_to(
     context.convert(x, to)
 }
 
-fn cast(context: &mut NodeContext<'_, '_, '_>) -> Converted {
-    let x = context.input(0)?;
+/// What a cast gives.
+#[derive(Clone, Copy)]
+enum Target {
+    Own(DType),
+    Foreign(Foreign),
+}
+
+fn cast(context: &mut NodeContext<'_, '_, '_>) -> Items {
     let to = if context.opset < 6 {
         match context.string("to", "").as_str() {
-            "FLOAT" => DType::F32,
-            "INT32" => DType::I32,
-            "INT64" => DType::I64,
+            "FLOAT" => Target::Own(DType::F32),
+            "INT32" => Target::Own(DType::I32),
+            "INT64" => Target::Own(DType::I64),
             other => return unsupported(format!("a cast to {other:?}")),
         }
     } else {
-        match context.dtype_attribute("to")? {
-            Some(to) => to,
-            None => return invalid("attribute to is missing"),
+        match Foreign::of(i32::try_from(context.int("to", 0)).unwrap_or(0)) {
+            Some(foreign) => Target::Foreign(foreign),
+            None => match context.dtype_attribute("to")? {
+                Some(to) => Target::Own(to),
+                None => return invalid("attribute to is missing"),
+            },
         }
     };
-    let saturate = context.int("saturate", 1) != 0;
-    Ok(vec![cast_to(context, x, to, saturate)?])
+    cast_item(context, to)
 }
 
-fn cast_like(context: &mut NodeContext<'_, '_, '_>) -> Converted {
-    let x = context.input(0)?;
-    let like = context.input(1)?;
-    let (to, saturate) = (context.dtype(like), context.int("saturate", 1) != 0);
-    Ok(vec![cast_to(context, x, to, saturate)?])
+fn cast_like(context: &mut NodeContext<'_, '_, '_>) -> Items {
+    let to = match context.inputs.get(1).cloned().flatten() {
+        Some(Item::Foreign(_, foreign)) => Target::Foreign(foreign),
+        _ => {
+            let like = context.input(1)?;
+            Target::Own(context.dtype(like))
+        }
+    };
+    cast_item(context, to)
+}
+
+fn cast_item(context: &mut NodeContext<'_, '_, '_>, to: Target) -> Items {
+    let saturate = context.int("saturate", 1) != 0;
+    let x = match context.inputs.first().cloned().flatten() {
+        Some(Item::Foreign(carrier, foreign)) => {
+            let carrier = context.value(&carrier)?;
+            super::foreign::decode(context, carrier, foreign)?
+        }
+        _ => context.input(0)?,
+    };
+    match to {
+        Target::Own(to) => Ok(vec![Item::Value(cast_to(context, x, to, saturate)?)]),
+        Target::Foreign(foreign) => {
+            let rounding = match context.string("round_mode", "up").as_str() {
+                "down" => Rounding::Down,
+                "nearest" => Rounding::Nearest,
+                _ => Rounding::Up,
+            };
+            let carrier = super::foreign::encode(context, x, foreign, rounding, saturate)?;
+            Ok(vec![Item::Foreign(Box::new(Item::Value(carrier)), foreign)])
+        }
+    }
 }
 
 fn bit_cast(context: &mut NodeContext<'_, '_, '_>) -> Converted {

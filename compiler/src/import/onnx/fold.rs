@@ -18,6 +18,7 @@ pub(crate) fn fold(
     start: usize,
     items: &[Item],
     known: &IndexMap<ValueId, Tensor>,
+    budget: &mut usize,
 ) -> Option<Vec<Tensor>> {
     let mut values: IndexMap<ValueId, Tensor> = IndexMap::new();
     for item in items {
@@ -40,6 +41,9 @@ pub(crate) fn fold(
         if !affordable(builder, &node.op, &node.operands, &node.results) {
             return None;
         }
+        let work =
+            node.operands.iter().chain(&node.results).map(|&value| builder.ty(value).count());
+        *budget = budget.checked_sub(work.fold(0, usize::saturating_add))?;
         let operands = node
             .operands
             .iter()
@@ -56,6 +60,7 @@ pub(crate) fn fold(
         .map(|item| match item {
             Item::Value(value) => values.get(value).or_else(|| known.get(value)).cloned(),
             Item::Known { .. }
+            | Item::Foreign(..)
             | Item::Sequence(_)
             | Item::Nothing
             | Item::Unusable(_)

@@ -11,6 +11,7 @@ mod control;
 mod convert;
 mod elementwise;
 mod fold;
+mod foreign;
 mod index;
 mod loss;
 mod nn;
@@ -23,6 +24,8 @@ mod shape;
 mod summary;
 mod table;
 mod tensors;
+#[cfg(test)]
+mod tests;
 
 pub use summary::{Operator, Summary};
 
@@ -118,7 +121,7 @@ fn port(info: &ValueInfoProto) -> Port {
             })
             .collect()
     });
-    let dtype = tensor.and_then(|tensor| tensors::dtype_of(tensor.elem_type).ok());
+    let dtype = tensor.and_then(|tensor| tensors::carrier_of(tensor.elem_type).ok());
     Port { name: info.name.clone(), dtype, dims }
 }
 

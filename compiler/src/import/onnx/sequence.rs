@@ -28,9 +28,10 @@ fn sequence(context: &Context<'_, '_, '_>, index: usize) -> Result<Vec<Item>, Im
     match context.inputs.get(index).and_then(Option::as_ref) {
         Some(Item::Sequence(list)) => Ok(list.clone()),
         Some(Item::Unusable(what)) => unsupported(what.clone()),
-        Some(Item::Value(_) | Item::Known { .. } | Item::Nothing | Item::Failed) | None => {
-            invalid(format!("input {index} is not a sequence"))
-        }
+        Some(
+            Item::Value(_) | Item::Known { .. } | Item::Foreign(..) | Item::Nothing | Item::Failed,
+        )
+        | None => invalid(format!("input {index} is not a sequence")),
     }
 }
 
@@ -109,6 +110,7 @@ fn map(context: &mut Context<'_, '_, '_>) -> Items {
                 },
                 Item::Value(_)
                 | Item::Known { .. }
+                | Item::Foreign(..)
                 | Item::Nothing
                 | Item::Unusable(_)
                 | Item::Failed => item.clone(),
@@ -144,10 +146,11 @@ fn split(context: &mut Context<'_, '_, '_>) -> Items {
     let given = context.optional_constant(1)?;
     let squeeze = given.is_none() && context.int("keepdims", 1) == 0;
     let parts: Vec<usize> = match given {
+        None if size > 1 << 16 => return unsupported(format!("{size} parts")),
         None => vec![1; size],
         Some(tensor) if tensor.shape().is_empty() => {
             let part = usize::try_from(tensor.to_i64()[0]).unwrap_or(0);
-            if part == 0 {
+            if part == 0 || size / part > 1 << 16 {
                 return invalid("parts of 0 elements");
             }
             (0..size.div_ceil(part)).map(|index| part.min(size - index * part)).collect()
@@ -184,7 +187,13 @@ fn has_element(context: &mut Context<'_, '_, '_>) -> Items {
     let there = match context.inputs.first().cloned().flatten() {
         None | Some(Item::Nothing) => false,
         Some(Item::Unusable(what)) => return unsupported(what),
-        Some(Item::Value(_) | Item::Known { .. } | Item::Sequence(_) | Item::Failed) => true,
+        Some(
+            Item::Value(_)
+            | Item::Known { .. }
+            | Item::Foreign(..)
+            | Item::Sequence(_)
+            | Item::Failed,
+        ) => true,
     };
     Ok(vec![Item::known(Tensor::from_values(DType::Bool, &[], &Values::Bool(vec![there])))])
 }

@@ -59,7 +59,11 @@ fn constant(context: &mut NodeContext<'_, '_, '_>) -> Items {
         },
         other => return unsupported(format!("a constant given by {other}")),
     };
-    Ok(vec![Item::known(tensor)])
+    let number = match (&attribute.t, attribute.name.as_str()) {
+        (Some(proto), "value") => proto.data_type,
+        (_, _) => 0,
+    };
+    Ok(vec![Item::known(tensor).carrying(number)])
 }
 
 fn identity(context: &mut NodeContext<'_, '_, '_>) -> Items {
@@ -215,7 +219,7 @@ fn split(context: &mut NodeContext<'_, '_, '_>) -> Converted {
         None => {
             let outputs = context.node.output.len() as i64;
             let count = usize::try_from(context.int("num_outputs", outputs)).unwrap_or(0);
-            if count == 0 || count > size.max(1) {
+            if count == 0 || count > size.clamp(1, 1 << 16) {
                 return invalid(format!("{size} elements in {count} parts"));
             }
             let part = size.div_ceil(count);
@@ -385,7 +389,7 @@ fn pad(context: &mut NodeContext<'_, '_, '_>) -> Converted {
         if low[axis] == 0 && high[axis] == 0 {
             continue;
         }
-        if !(0..=1 << 32).contains(&count) {
+        if !(0..=1 << 24).contains(&count) {
             return invalid(format!("a dimension of {count} elements"));
         }
         if size == 0 {
@@ -464,7 +468,7 @@ fn range(context: &mut NodeContext<'_, '_, '_>) -> Converted {
         return invalid("start, limit and delta are scalars");
     }
     let dtype = start.dtype();
-    const MOST: usize = 1 << 28;
+    const MOST: usize = 1 << 24;
     let values = if dtype.is_float() {
         let first = |tensor: &Tensor| tensor.values().to_f64()[0];
         let (start, limit, delta) = (first(&start), first(&limit), first(&delta));
@@ -672,6 +676,9 @@ fn col2im(context: &mut NodeContext<'_, '_, '_>) -> Converted {
     let taps: usize = block.iter().product();
     if shape[1] % taps != 0 || shape[2] != windows.iter().product::<usize>() {
         return invalid("the columns do not fit image and block");
+    }
+    if shape[2].checked_mul(taps).is_none_or(|count| count > 1 << 24) {
+        return unsupported(format!("{} columns of {taps} elements", shape[2]));
     }
     let channels = shape[1] / taps;
     // The place in the image of every tap of every window; outside, one past the last.

@@ -1,9 +1,10 @@
 //! ONNX tensors as ours. Raw data stays a slice of the file; typed fields and packed 4-bit data are copied. Sizes are
 //! compared with the data before anything is allocated.
 
+use super::foreign::Foreign;
 use super::proto::{SparseTensorProto, TensorProto};
 use crate::tensor::Tensor;
-use crate::types::{DType, TensorType};
+use crate::types::{Class, DType, TensorType};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -46,21 +47,29 @@ pub(crate) fn dtype_of(number: i32) -> Result<DType, TensorError> {
         8 => return unsupported("string"),
         14 => return unsupported("complex64"),
         15 => return unsupported("complex128"),
-        18 => return unsupported("float8e4m3fnuz"),
-        20 => return unsupported("float8e5m2fnuz"),
-        24 => return unsupported("float8e8m0"),
-        25 => return unsupported("uint2"),
-        26 => return unsupported("int2"),
+        27 => return unsupported("float6e2m3"),
+        28 => return unsupported("float6e3m2"),
         0 => return Err(TensorError::Malformed("the element type is missing".to_owned())),
-        other => {
-            return Err(TensorError::Malformed(format!("there is no element type {other}")));
-        }
+        other => match Foreign::of(other) {
+            Some(foreign) => return unsupported(foreign.name()),
+            None => {
+                return Err(TensorError::Malformed(format!("there is no element type {other}")));
+            }
+        },
     })
 }
 
-/// The type of a tensor, checked for size.
+/// The element type that holds a tensor of an ONNX number: another one for those that the graph has not.
+pub(crate) fn carrier_of(number: i32) -> Result<DType, TensorError> {
+    match Foreign::of(number) {
+        Some(foreign) => Ok(foreign.carrier()),
+        None => dtype_of(number),
+    }
+}
+
+/// The type of what holds a tensor, checked for size.
 pub(crate) fn type_of(proto: &TensorProto) -> Result<TensorType, TensorError> {
-    let dtype = dtype_of(proto.data_type)?;
+    let dtype = carrier_of(proto.data_type)?;
     let ty = TensorType { dtype, shape: sizes(&proto.dims)?.into() };
     match ty.checked_count() {
         Some(_) => Ok(ty),
@@ -81,10 +90,19 @@ fn sizes(dims: &[i64]) -> Result<Vec<usize>, TensorError> {
 pub(crate) fn tensor(proto: &TensorProto, external: &External) -> Result<Tensor, TensorError> {
     let ty = type_of(proto)?;
     let count = ty.count();
+    let bits = match Foreign::of(proto.data_type) {
+        Some(foreign) => foreign.bits(),
+        None => ty.dtype.bits(),
+    };
+    // Bool takes a byte, and what takes less is packed.
+    let bits = if ty.dtype == DType::Bool { 8 } else { bits };
     let data = if proto.data_location == 1 {
-        raw(&ty, external_bytes(proto, external, raw_bytes(&ty))?)?
+        raw(&ty, bits, external_bytes(proto, external, (count * bits).div_ceil(8))?)?
     } else if let Some(bytes) = &proto.raw_data {
-        raw(&ty, bytes.clone())?
+        raw(&ty, bits, bytes.clone())?
+    } else if bits == 2 {
+        let bytes: Vec<u8> = proto.int32_data.iter().map(|&value| value as u8).collect();
+        raw(&ty, bits, bytes.into())?
     } else {
         typed(proto, ty.dtype, count)?
     };
@@ -93,26 +111,26 @@ pub(crate) fn tensor(proto: &TensorProto, external: &External) -> Result<Tensor,
         .ok_or_else(|| TensorError::Malformed(format!("{ty} has {count} elements, not {found}")))
 }
 
-/// How many bytes raw data of that type takes: 4-bit elements are packed in pairs.
-fn raw_bytes(ty: &TensorType) -> usize {
-    if ty.dtype.bits() == 4 { ty.count().div_ceil(2) } else { ty.bytes() }
-}
-
-fn raw(ty: &TensorType, bytes: Bytes) -> Result<Bytes, TensorError> {
-    let wanted = raw_bytes(ty);
+fn raw(ty: &TensorType, bits: usize, bytes: Bytes) -> Result<Bytes, TensorError> {
+    let wanted = (ty.count() * bits).div_ceil(8);
     if bytes.len() != wanted {
         return Err(TensorError::Malformed(format!(
             "{ty} takes {wanted} bytes, but there are {}",
             bytes.len()
         )));
     }
-    Ok(if ty.dtype.bits() == 4 { unpack(ty.dtype, &bytes, ty.count()) } else { bytes })
+    Ok(if bits < 8 { unpack(ty.dtype, bits, &bytes, ty.count()) } else { bytes })
 }
 
-fn unpack(dtype: DType, bytes: &[u8], count: usize) -> Bytes {
-    let halves = bytes.iter().flat_map(|&byte| [byte & 15, byte >> 4]);
-    let extend = |half: u8| if dtype == DType::I4 && half & 8 != 0 { half | 0xf0 } else { half };
-    Bytes::from(halves.take(count).map(extend).collect::<Vec<u8>>())
+/// One byte for each element of packed data, the first in the lowest bits.
+fn unpack(dtype: DType, bits: usize, bytes: &[u8], count: usize) -> Bytes {
+    let mask = (1u8 << bits) - 1;
+    let sign = 1u8 << (bits - 1);
+    let signed = dtype.class() == Class::Signed;
+    let extend = |part: u8| if signed && part & sign != 0 { part | !mask } else { part };
+    let parts =
+        bytes.iter().flat_map(|&byte| (0..8 / bits).map(move |at| (byte >> (at * bits)) & mask));
+    Bytes::from(parts.take(count).map(extend).collect::<Vec<u8>>())
 }
 
 fn typed(proto: &TensorProto, dtype: DType, count: usize) -> Result<Bytes, TensorError> {
@@ -157,7 +175,7 @@ fn typed(proto: &TensorProto, dtype: DType, count: usize) -> Result<Bytes, Tenso
         }
         DType::I4 | DType::U4 | DType::F4E2M1 => {
             let bytes: Vec<u8> = ints.iter().map(|&value| value as u8).collect();
-            unpack(dtype, &bytes, count)
+            unpack(dtype, 4, &bytes, count)
         }
     })
 }
@@ -206,7 +224,7 @@ pub(crate) fn dense(proto: &SparseTensorProto, external: &External) -> Result<Te
     let shape = sizes(&proto.dims)?;
     let ty = TensorType::new(values.dtype(), &shape);
     // Only the data that is there bounds a sparse tensor from below; a gigabyte made of nothing is refused.
-    if ty.checked_count().is_none_or(|count| count > 1 << 28) {
+    if ty.checked_count().is_none_or(|count| count > 1 << 26) {
         return Err(TensorError::Malformed(format!("the sparse tensor {ty} is too large")));
     }
     let outside = || TensorError::Malformed("an index of a sparse tensor is outside".to_owned());
