@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// The most nodes that inlining functions and unrolling loops may make.
-const MAX_NODES: usize = 1 << 20;
+const MAX_NODES: usize = 1 << 18;
 /// How many elements folding may compute in all.
 const FOLD_BUDGET: usize = 1 << 28;
 /// The deepest nesting of functions and graphs in nodes.
