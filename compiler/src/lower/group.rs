@@ -227,6 +227,20 @@ impl<'a> Group<'a> {
         })
     }
 
+    /// Whether every position that the index gives lies within those sizes. An index without positions does.
+    pub(super) fn stays_inside(
+        &self,
+        index: &[Affine],
+        sizes: impl Iterator<Item = usize>,
+    ) -> bool {
+        let empty = axes_in(index).iter().any(|&axis| self.extent(axis) == 0);
+        let within = |(at, size): (&Affine, usize)| {
+            let (low, high) = self.range(at);
+            low >= 0 && high < size as i64
+        };
+        empty || index.iter().zip(sizes).all(within)
+    }
+
     pub(super) fn node_of(&self, value: ValueId) -> Option<&'a Node> {
         self.producers.get(&value).map(|&id| &self.function.nodes[id])
     }
@@ -378,10 +392,7 @@ impl<'a> Group<'a> {
         pad: Option<Scalar>,
     ) -> Result<TileId> {
         let dims = self.kernel.operands[operand].dims.clone();
-        let inside = index.iter().zip(&dims).all(|(at, &(_, size))| {
-            let (low, high) = self.range(at);
-            low >= 0 && high < size as i64
-        });
+        let inside = self.stays_inside(index, dims.iter().map(|&(_, size)| size));
         if !inside && pad.is_none() {
             return cannot("a read may leave its operand");
         }

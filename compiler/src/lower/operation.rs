@@ -316,10 +316,7 @@ impl<'a> Group<'a> {
         at: Index,
         outside: Scalar,
     ) -> Result<TileId> {
-        let inside = at.iter().zip(shape).all(|(at, &size)| {
-            let (low, high) = self.range(at);
-            low >= 0 && high < size as i64
-        });
+        let inside = self.stays_inside(&at, shape.iter().copied());
         if inside {
             return self.tile(x, &at);
         }
