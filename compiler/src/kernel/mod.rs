@@ -28,6 +28,7 @@ mod verify;
 pub use affine::{Affine, Term};
 pub use evaluate::evaluate;
 pub use schedule::Schedule;
+pub(crate) use text::parse_module;
 pub use text::{parse, parse_all, parse_schedule};
 pub use verify::{near_bytes, verify, verify_placed};
 

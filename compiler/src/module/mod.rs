@@ -5,9 +5,13 @@
 
 mod evaluate;
 mod layout;
+mod print;
+mod verify;
 
 pub use evaluate::evaluate;
 pub use layout::{Layout, Piece};
+pub use print::print_full;
+pub use verify::verify;
 
 use crate::arena::{Arena, Id};
 use crate::kernel::{Kernel, Place};
@@ -153,4 +157,17 @@ impl Buffer {
     pub fn bytes(&self) -> usize {
         self.layout.elements() * self.ty.dtype.bytes()
     }
+}
+
+impl crate::pass::Ir for Module {
+    const LEVEL: &'static str = "module";
+
+    fn verify(&self) -> Result<(), crate::diagnostic::Diagnostics> {
+        verify(self)
+    }
+}
+
+/// The module that a text describes, or everything that is wrong with the text. The module is not verified yet.
+pub fn parse(source: &str) -> Result<Module, crate::diagnostic::Diagnostics> {
+    crate::kernel::parse_module(source)
 }

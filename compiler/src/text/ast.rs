@@ -59,7 +59,7 @@ pub(super) struct Binding<'a> {
 
 /// `f32[4, 8]`
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Type<'a> {
+pub(crate) struct Type<'a> {
     /// The place of the whole.
     pub(super) span: Span,
     /// The element type's name.
@@ -118,7 +118,7 @@ pub(super) struct Attribute<'a> {
 
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// `-3`
     Int(i128),
     /// `0.5`

@@ -22,7 +22,7 @@ const MAX_SHOWN: usize = 16;
 const MAX_LISTED: usize = 256;
 
 /// How many bytes all splats of a text may take. Other forms take no more than their text.
-pub(super) const SPLAT_BYTES: usize = 1 << 30;
+pub(crate) const SPLAT_BYTES: usize = 1 << 30;
 
 /// Whether large tensors are written in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum Data {
 }
 
 /// Writes a tensor.
-pub(super) fn write(out: &mut impl Write, tensor: &Tensor, data: Data) -> fmt::Result {
+pub(crate) fn write(out: &mut impl Write, tensor: &Tensor, data: Data) -> fmt::Result {
     let count = tensor.count();
     let listed = if data == Data::Full { MAX_LISTED } else { MAX_SHOWN };
     if count > MAX_SHOWN {
@@ -140,7 +140,7 @@ pub fn content_hash(tensor: &Tensor) -> u64 {
 }
 
 /// Reads a tensor of that type, whose size has been checked. `budget` is what splats may still take.
-pub(super) fn read(
+pub(crate) fn read(
     value: &Value<'_>,
     ty: &TensorType,
     budget: &mut usize,

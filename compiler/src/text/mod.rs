@@ -2,8 +2,8 @@
 
 pub mod lexer;
 
-mod ast;
-mod literal;
+pub(crate) mod ast;
+pub(crate) mod literal;
 mod print;
 mod render;
 mod resolve;

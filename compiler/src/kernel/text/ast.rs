@@ -1,6 +1,7 @@
 //! What the grammar gives: names not looked up, types not inferred, every part with its place.
 
 use crate::diagnostic::Span;
+use crate::text::ast::Value;
 use std::borrow::Cow;
 
 /// Something with its place.
@@ -216,4 +217,95 @@ pub(crate) enum Clause<'a> {
     Parallel(Vec<Name<'a>>),
     Pipeline(Vec<(Name<'a>, i128)>),
     Hoist(Cow<'a, str>, Option<Name<'a>>),
+}
+
+/// `module @name(%x) -> ("y": %y) { … }`
+#[derive(Clone, Debug)]
+pub(crate) struct Module<'a> {
+    pub(crate) name: Name<'a>,
+    pub(crate) inputs: Vec<Name<'a>>,
+    pub(crate) outputs: Vec<Output<'a>>,
+    pub(crate) arena: Option<At<i128>>,
+    pub(crate) buffers: Vec<Buffer<'a>>,
+    pub(crate) kernels: Vec<Kernel<'a>>,
+    pub(crate) load: Vec<At<Step<'a>>>,
+    pub(crate) run: Vec<At<Step<'a>>>,
+}
+
+/// `"y": %y state %x`
+#[derive(Clone, Debug)]
+pub(crate) struct Output<'a> {
+    pub(crate) name: Cow<'a, str>,
+    pub(crate) buffer: Name<'a>,
+    pub(crate) states: Vec<Name<'a>>,
+}
+
+/// `%w: near f32[64, 32] layout [1/16, 0, 1%16] loaded alias %v at 64`
+#[derive(Clone, Debug)]
+pub(crate) struct Buffer<'a> {
+    pub(crate) name: Name<'a>,
+    pub(crate) is_near: bool,
+    pub(crate) dtype: At<&'a str>,
+    pub(crate) shape: Vec<i128>,
+    pub(crate) layout: Option<Vec<At<Piece<'a>>>>,
+    pub(crate) lifetime: At<Lifetime<'a>>,
+    pub(crate) alias: Option<Name<'a>>,
+    pub(crate) offset: Option<At<i128>>,
+}
+
+/// `1/16%4`: the digit of 4 values of dimension 1 above its lowest 16 values.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece<'a> {
+    pub(crate) dim: i128,
+    pub(crate) below: Option<i128>,
+    pub(crate) size: Option<Cow<'a, str>>,
+}
+
+/// How long a buffer lives.
+#[derive(Clone, Debug)]
+pub(crate) enum Lifetime<'a> {
+    Input,
+    Constant(Value<'a>),
+    Parameter(Cow<'a, str>),
+    Loaded,
+    State,
+    Temporary,
+}
+
+/// One thing that is done.
+#[derive(Clone, Debug)]
+pub(crate) enum Step<'a> {
+    Call {
+        kernel: Name<'a>,
+        operands: Vec<Name<'a>>,
+        scalars: Vec<Scalar<'a>>,
+        origins: Vec<Cow<'a, str>>,
+    },
+    Copy {
+        from: Name<'a>,
+        to: Name<'a>,
+    },
+    If {
+        condition: Name<'a>,
+        then: Vec<At<Step<'a>>>,
+        otherwise: Vec<At<Step<'a>>>,
+    },
+    While {
+        condition: Name<'a>,
+        before: Vec<At<Step<'a>>>,
+        body: Vec<At<Step<'a>>>,
+    },
+    For {
+        counter: Name<'a>,
+        start: At<i128>,
+        end: At<i128>,
+        body: Vec<At<Step<'a>>>,
+    },
+}
+
+/// A scalar argument.
+#[derive(Clone, Debug)]
+pub(crate) enum Scalar<'a> {
+    Number(At<i128>),
+    Buffer(Name<'a>),
 }

@@ -2,12 +2,14 @@
 
 mod ast;
 mod expr;
+mod module;
 mod resolve;
 mod schedule;
 mod tile;
 
 use super::{Kernel, Schedule};
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Span};
+use crate::module::Module;
 use crate::text::lexer::{self, Token};
 use lalrpop_util::{ErrorRecovery, ParseError};
 
@@ -22,7 +24,7 @@ use lalrpop_util::{ErrorRecovery, ParseError};
 )]
 mod grammar {
     lalrpop_util::lalrpop_mod!(parser, "/kernel/text/grammar.rs");
-    pub(super) use parser::{KernelsParser, ScheduleParser};
+    pub(super) use parser::{KernelsParser, ModuleParser, ScheduleParser};
 }
 
 /// The most syntax errors that are worth reading: after the first few, a parser that resumed guesses.
@@ -56,6 +58,19 @@ pub fn parse_all(source: &str) -> Result<Vec<Kernel>, Diagnostics> {
         .collect();
     diagnostics.0.sort_by_key(|diagnostic| diagnostic.span);
     diagnostics.into_result(kernels)
+}
+
+/// The module that a text describes, or everything that is wrong with the text. The module is not verified yet.
+pub(crate) fn parse_module(source: &str) -> Result<Module, Diagnostics> {
+    let (tokens, mut diagnostics) = lexer::tokens(source);
+    let names = resolve::names(&tokens);
+    let parser = grammar::ModuleParser::new();
+    let module = parsed(source, tokens, &mut diagnostics, |recovered, tokens| {
+        parser.parse(recovered, tokens)
+    });
+    let module = module.map(|module| module::module(&module, &names, &mut diagnostics));
+    diagnostics.0.sort_by_key(|diagnostic| diagnostic.span);
+    diagnostics.into_result(module.unwrap_or_default())
 }
 
 /// The schedule that a text describes, or everything that is wrong with it.
