@@ -7,6 +7,7 @@ pub mod engine;
 pub mod execute;
 pub mod levels;
 pub mod marks;
+pub mod random;
 pub mod skips;
 pub mod snapshot;
 pub mod suite;
