@@ -1,6 +1,7 @@
 //! What a conversion of one node may use: its inputs, attributes and a builder, with numpy's habits on top.
 
 use super::convert::{Importer, Item, Opsets};
+use super::foreign::Foreign;
 use super::proto::{AttributeProto, GraphProto, NodeProto};
 use crate::graph::{Builder, ValueId};
 use crate::kernel::Combine;
@@ -75,6 +76,12 @@ impl NodeContext<'_, '_, '_> {
     pub(crate) fn optional(&mut self, index: usize) -> Result<Option<ValueId>, ImportError> {
         match self.inputs.get(index).cloned().flatten() {
             None => Ok(None),
+            // A scaled 2-bit integer is what its byte says.
+            Some(Item::Foreign(carrier, Foreign::U2 | Foreign::I2))
+                if self.node.op_type == "DequantizeLinear" =>
+            {
+                self.value(&carrier).map(Some)
+            }
             Some(item) => self.value(&item).map(Some),
         }
     }

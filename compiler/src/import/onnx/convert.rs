@@ -547,6 +547,11 @@ impl<'m> Importer<'m> {
         self.failures.truncate(failures);
     }
 
+    /// A number for the node under conversion, that no other node has.
+    pub(crate) fn place(&self) -> i64 {
+        self.converted as i64
+    }
+
     /// The value of a sparse tensor of the file.
     pub(crate) fn sparse(&self, proto: &SparseTensorProto) -> Result<Tensor, ImportError> {
         Ok(super::tensors::dense(proto, self.external)?)

@@ -54,6 +54,9 @@ const DOMAINS: &[(&str, &[&[Row]])] = &[
             super::sequence::ROWS,
             super::attention::ROWS,
             super::loss::ROWS,
+            super::signal::ROWS,
+            super::sample::ROWS,
+            super::microsoft::STANDARD,
             super::nn::CONVOLUTION,
             super::nn::POOL,
             super::nn::NORMALIZATION,
@@ -63,7 +66,10 @@ const DOMAINS: &[(&str, &[&[Row]])] = &[
             super::rnn::ROWS,
         ],
     ),
-    ("com.microsoft", &[super::elementwise::MICROSOFT, super::reduce::MICROSOFT]),
+    (
+        "com.microsoft",
+        &[super::elementwise::MICROSOFT, super::reduce::MICROSOFT, super::microsoft::ROWS],
+    ),
     ("ai.onnx.ml", &[super::index::ML]),
     ("ai.onnx.preview.training", &[super::loss::TRAINING]),
 ];
