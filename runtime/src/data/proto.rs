@@ -55,15 +55,24 @@ const NUMBERS: [(DType, i32); 18] = [
     (DType::F4E2M1, 23),
 ];
 
+/// Types of ONNX that we have not: their codes are carried by another type. Number, carrier, bits of a code.
+const CARRIED: [(i32, DType, usize); 5] = [
+    (18, DType::U8, 8),
+    (20, DType::U8, 8),
+    (24, DType::U8, 8),
+    (25, DType::U8, 2),
+    (26, DType::I8, 2),
+];
+
 pub(super) fn decode(file: &Bytes) -> Result<Array, Error> {
     let proto = TensorProto::decode(file.clone())
         .map_err(|error| Error::file(format!("not an ONNX TensorProto ({error})")))?;
     let number = proto.data_type;
-    let dtype =
-        NUMBERS
-            .into_iter()
-            .find_map(|(dtype, known)| (known == number).then_some(dtype))
-            .ok_or_else(|| Error::unsupported(format!("tensors of ONNX element type {number}")))?;
+    let own = NUMBERS.into_iter().map(|(dtype, known)| (known, dtype, dtype.bits()));
+    let (_, dtype, bits) = own
+        .chain(CARRIED)
+        .find(|&(known, _, _)| known == number)
+        .ok_or_else(|| Error::unsupported(format!("tensors of ONNX element type {number}")))?;
     if proto.data_location != 0 {
         return Err(Error::unsupported("a tensor file whose data lies in yet another file"));
     }
@@ -76,7 +85,12 @@ pub(super) fn decode(file: &Bytes) -> Result<Array, Error> {
         .checked_count()
         .ok_or_else(|| Error::file(format!("{dtype}{shape:?} is larger than any memory")))?;
     let data = match &proto.raw_data {
-        Some(raw) if dtype.bits() == 4 => unpacked(raw, count, dtype),
+        Some(raw) if bits == 4 => unpacked(raw, count, dtype),
+        Some(raw) if bits == 2 => quarters(raw, count, dtype),
+        None if bits == 2 => {
+            let bytes: Vec<u8> = proto.int32_data.iter().map(|&value| value as u8).collect();
+            quarters(&bytes, count, dtype)
+        }
         Some(raw) => raw.clone(),
         None => typed_data(&proto, dtype, count),
     };
@@ -117,6 +131,14 @@ fn typed_data(proto: &TensorProto, dtype: DType, count: usize) -> Bytes {
         | DType::F8E5M2 => narrowed(dtype.bytes()),
     }
     .into()
+}
+
+/// One byte for each 2-bit element; the first of four is in the lowest bits.
+fn quarters(packed: &[u8], count: usize, dtype: DType) -> Bytes {
+    let extended =
+        |part: u8| if dtype == DType::I8 { ((part << 6) as i8 >> 6) as u8 } else { part };
+    let parts = packed.iter().flat_map(|&byte| (0..4).map(move |at| (byte >> (2 * at)) & 3));
+    parts.take(count).map(extended).collect::<Vec<u8>>().into()
 }
 
 /// One byte for each 4-bit element; the first of a pair is in the low half.

@@ -26,7 +26,7 @@ type Value = Result<ValueId, ImportError>;
 fn split_heads(context: &mut Context<'_, '_, '_>, x: ValueId, heads: i64) -> Value {
     let shape = context.shape(x);
     let heads = usize::try_from(heads).unwrap_or(0);
-    if shape.len() != 3 || heads == 0 || shape[2] % heads != 0 {
+    if shape.len() != 3 || heads == 0 || !shape[2].is_multiple_of(heads) {
         return invalid(format!("{heads} heads do not divide the last of 3 dimensions"));
     }
     let x = context.reshape(x, &[shape[0], shape[1], heads, shape[2] / heads])?;

@@ -40,7 +40,7 @@ pub(crate) fn bind(source: &Source, bindings: &Bindings) -> Result<Graph, BindFa
         if let Some(values) = &sparse.values {
             let item = match super::tensors::dense(sparse, &source.external) {
                 Ok(tensor) => Item::known(tensor),
-                Err(error) => Item::Unusable(format!("{error:?}")),
+                Err(error) => Item::Unusable(super::context::ImportError::from(error).to_string()),
             };
             importer.bind(&values.name, item);
         }
@@ -71,7 +71,7 @@ pub(crate) fn bind(source: &Source, bindings: &Bindings) -> Result<Graph, BindFa
     let wanted = importer.wanted(builder.function);
     let mut diagnostics = importer.diagnostics(graph_proto, &opsets, &wanted);
     if let Err(error) = done {
-        diagnostics.push(Diagnostic::error(Code::TooLarge, format!("{error:?}")));
+        diagnostics.push(Diagnostic::error(Code::TooLarge, error.to_string()));
     }
     let mut results = Vec::new();
     for output in &graph_proto.output {
@@ -86,12 +86,18 @@ pub(crate) fn bind(source: &Source, bindings: &Bindings) -> Result<Graph, BindFa
         // A type that the graph has not is given as its codes.
         let item = match item {
             Item::Foreign(carrier, foreign) if foreign.bits() == 8 => *carrier,
-            item => item,
+            Item::Value(_)
+            | Item::Known { .. }
+            | Item::Sequence(_)
+            | Item::Nothing
+            | Item::Foreign(..)
+            | Item::Unusable(_)
+            | Item::Failed => item,
         };
         match importer.value(&mut builder, &item) {
             Ok(value) => results.push((value, output.name.as_str())),
             Err(error) => {
-                let message = format!("output {}: {error:?}", output.name);
+                let message = format!("output {}: {error}", output.name);
                 diagnostics.push(Diagnostic::error(Code::Unsupported, message));
             }
         }

@@ -9,6 +9,7 @@ use crate::op::{self, TypeError};
 use crate::scalar::ScalarFn;
 use crate::tensor::{Tensor, Values, shape_text};
 use crate::types::{DType, Shape, TensorType};
+use std::fmt;
 
 /// Why a node was not converted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,20 @@ pub(crate) enum ImportError {
     NoOperator,
     /// The cause was reported where it arose.
     Reported,
+}
+
+impl fmt::Display for ImportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ImportError::Unsupported(reason) | ImportError::Invalid(reason) => f.write_str(reason),
+            ImportError::NeedsValue(name) => write!(
+                f,
+                "the value of {name} decides a shape or a structure, and is only known at run time"
+            ),
+            ImportError::NoOperator => f.write_str("there is no such operator"),
+            ImportError::Reported => f.write_str("the cause is reported"),
+        }
+    }
 }
 
 impl From<TypeError> for ImportError {

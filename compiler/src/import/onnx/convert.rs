@@ -617,12 +617,7 @@ impl<'m> Importer<'m> {
             let (reason, code) = match &failure.error {
                 ImportError::Unsupported(reason) => (reason.clone(), Code::Unsupported),
                 ImportError::Invalid(reason) => (reason.clone(), Code::OpType),
-                ImportError::NeedsValue(value) => (
-                    format!(
-                        "the value of {value} decides a shape or a structure, and is only known at run time"
-                    ),
-                    Code::Unsupported,
-                ),
+                ImportError::NeedsValue(_) => (failure.error.to_string(), Code::Unsupported),
                 ImportError::NoOperator | ImportError::Reported => continue,
             };
             groups.entry((failure.op.clone(), reason, code)).or_default().push(&failure.node);

@@ -13,7 +13,7 @@ use crate::types::{Class, DType};
 
 /// The operators of this file.
 pub(super) const ROWS: &[Row] = &[
-    row("Abs", 1, |c| abs(c)),
+    row("Abs", 1, abs),
     row("Neg", 1, |c| unary(c, ScalarFn::Neg)),
     row("Sign", 1, |c| unary(c, ScalarFn::Sign)),
     row("Floor", 1, |c| unary(c, ScalarFn::Floor)),
@@ -480,7 +480,7 @@ pub(super) fn softplus_of(
 }
 
 fn softplus(context: &mut NodeContext<'_, '_, '_>) -> Converted {
-    activation(context, |c, x| softplus_of(c, x))
+    activation(context, softplus_of)
 }
 
 /// x / (1 + |x|).
@@ -494,7 +494,7 @@ pub(super) fn softsign_of(
 }
 
 fn softsign(context: &mut NodeContext<'_, '_, '_>) -> Converted {
-    activation(context, |c, x| softsign_of(c, x))
+    activation(context, softsign_of)
 }
 
 fn gelu_of(

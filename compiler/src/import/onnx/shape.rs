@@ -674,7 +674,7 @@ fn col2im(context: &mut NodeContext<'_, '_, '_>) -> Converted {
         }
     }
     let taps: usize = block.iter().product();
-    if shape[1] % taps != 0 || shape[2] != windows.iter().product::<usize>() {
+    if !shape[1].is_multiple_of(taps) || shape[2] != windows.iter().product::<usize>() {
         return invalid("the columns do not fit image and block");
     }
     if shape[2].checked_mul(taps).is_none_or(|count| count > 1 << 24) {
