@@ -1,30 +1,32 @@
 //! A graph made ready to run on a target.
 
 use crate::compiler::{Compiler, SharedObserver};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::options::RunOptions;
 use crate::target::{Kind, Listing, Target};
 use std::sync::PoisonError;
+use systole_compiler::diagnostic::Code;
 use systole_compiler::evaluate::{self, Budget, EvaluateError};
 use systole_compiler::graph::Graph;
-use systole_compiler::machine::{ContractTile, Machine};
+use systole_compiler::machine::Machine;
 use systole_compiler::module::{self, Module};
 use systole_compiler::pipeline;
-use systole_compiler::scalar::ScalarFn;
 use systole_compiler::tensor::Tensor;
+use systole_host::{Executable, HostError};
 
 /// What runs.
 #[derive(Debug)]
 pub(crate) enum Engine {
     Reference(Graph),
     Kernels(Module),
+    Host(Executable),
 }
 
 /// Whether the target can be compiled for at all, before any work is done.
 pub(crate) fn check_available(target: &Target) -> Result<(), Error> {
     match &target.kind {
         Kind::Reference | Kind::Kernels => Ok(()),
-        Kind::Host { .. } => Err(Error::unsupported("the host target is not in this version yet")),
+        Kind::Host { .. } => machine(target).map(|_| ()),
         Kind::Systolic(name) => Err(Error::unsupported(format!(
             "cannot compile for {name}: the accelerator target is not in this version"
         ))
@@ -32,28 +34,38 @@ pub(crate) fn check_available(target: &Target) -> Result<(), Error> {
     }
 }
 
-/// The machine that the passes compile for.
+/// The machine that the passes compile for. The interpreter of kernels takes what the host would run.
 pub(crate) fn machine(target: &Target) -> Result<Machine, Error> {
-    check_available(target)?;
-    Ok(Machine {
-        name: "plain".to_owned(),
-        near_rows: 1,
-        near_bytes: 256 << 10,
-        vector_elements: 4,
-        contract: ContractTile { m: (6, 96), n: (16, 512), k: (1, 256) },
-        map_elements: 4096,
-        native: ScalarFn::CATALOG.iter().map(|(function, _)| *function).collect(),
-    })
+    let cpu = match &target.kind {
+        Kind::Host { cpu } => cpu.as_deref(),
+        Kind::Reference | Kind::Kernels => None,
+        Kind::Systolic(_) => {
+            check_available(target)?;
+            None
+        }
+    };
+    systole_host::machine(cpu).map_err(|message| Error::new(ErrorKind::Input, Code::Input, message))
 }
 
 /// What a module becomes, as text.
-pub(crate) fn listing(
-    target: &Target,
-    _module: &Module,
-    _listing: Listing,
-) -> Result<String, Error> {
+pub(crate) fn listing(target: &Target, module: &Module, listing: Listing) -> Result<String, Error> {
     check_available(target)?;
-    Err(Error::unsupported(format!("the target {target} generates no code")))
+    let Kind::Host { cpu } = &target.kind else {
+        let message = format!("the target {target} makes no machine code");
+        return Err(Error::new(ErrorKind::Input, Code::Input, message)
+            .with_help("use --target host, or --emit kernels"));
+    };
+    let listing = match listing {
+        Listing::Asm => systole_host::Listing::Asm,
+        Listing::Clif => systole_host::Listing::Clif,
+    };
+    Ok(executable(module, cpu.as_deref())?.listing(listing))
+}
+
+fn executable(module: &Module, cpu: Option<&str>) -> Result<Executable, Error> {
+    let options =
+        systole_host::Options { cpu: cpu.map(str::to_owned), ..systole_host::Options::default() };
+    systole_host::compile(module, &options).map_err(|error| host(error, &RunOptions::default()))
 }
 
 /// The module of a graph.
@@ -76,8 +88,10 @@ impl Engine {
         check_available(&compiler.target)?;
         match &compiler.target.kind {
             Kind::Reference => Ok(Engine::Reference(graph)),
-            Kind::Kernels | Kind::Host { .. } | Kind::Systolic(_) => {
-                Ok(Engine::Kernels(lowered(graph, compiler)?))
+            Kind::Kernels | Kind::Systolic(_) => Ok(Engine::Kernels(lowered(graph, compiler)?)),
+            Kind::Host { cpu } => {
+                let module = lowered(graph, compiler)?;
+                Ok(Engine::Host(executable(&module, cpu.as_deref())?))
             }
         }
     }
@@ -94,8 +108,42 @@ impl Engine {
         let results = match self {
             Engine::Reference(graph) => evaluate::graph(graph, inputs, &budget),
             Engine::Kernels(module) => module::evaluate(module, inputs, &budget),
+            Engine::Host(executable) => return run_on_host(executable, inputs, options),
         };
         results.map_err(|error| evaluation(error, options))
+    }
+}
+
+fn run_on_host(
+    executable: &Executable,
+    inputs: &[Tensor],
+    options: &RunOptions,
+) -> Result<Vec<Tensor>, Error> {
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.threads.unwrap_or_else(all);
+    let scratch = executable.scratch_bytes().saturating_mul(threads);
+    let needed = executable.arena_bytes().saturating_add(scratch);
+    if let Some(limit) = options.memory_limit.filter(|limit| needed > *limit) {
+        return Err(evaluation(EvaluateError::Memory { needed, limit }, options));
+    }
+    let cancelled = || options.is_over();
+    let run = systole_host::RunOptions {
+        threads,
+        cancelled: Some(&cancelled),
+        deadline: options.deadline,
+    };
+    executable.run(inputs, &run).map_err(|error| host(error, options))
+}
+
+fn host(error: HostError, options: &RunOptions) -> Error {
+    match error {
+        HostError::Unsupported(what) => Error::unsupported(what),
+        HostError::Input(what) => Error::new(ErrorKind::Input, Code::Input, what),
+        HostError::Memory(bytes) => {
+            let message = format!("the system has no memory for {bytes} bytes");
+            Error::new(ErrorKind::DoesNotFit, Code::TooLarge, message)
+        }
+        HostError::Cancelled | HostError::Deadline => options.over(),
     }
 }
 
@@ -106,11 +154,6 @@ fn evaluation(error: EvaluateError, options: &RunOptions) -> Error {
             Error::limit(format!("the run needs {needed} bytes at once; the limit is {limit}"))
         }
         EvaluateError::Unsupported(what) => Error::unsupported(what),
-        EvaluateError::Input(what) => {
-            Error::input(vec![systole_compiler::diagnostic::Diagnostic::error(
-                systole_compiler::diagnostic::Code::Input,
-                what,
-            )])
-        }
+        EvaluateError::Input(what) => Error::new(ErrorKind::Input, Code::Input, what),
     }
 }

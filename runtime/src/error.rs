@@ -70,7 +70,8 @@ impl Error {
         Error::new(ErrorKind::Limit, Code::Limit, message)
     }
 
-    pub(crate) fn in_file(self, name: &str, source: Option<Arc<str>>) -> Error {
+    /// The same error about something in a file, with its text where spans refer to one.
+    pub fn in_file(self, name: &str, source: Option<Arc<str>>) -> Error {
         Error::built(self.inner.kind, self.inner.diagnostics.clone(), Some(name.to_owned()), source)
     }
 

@@ -10,6 +10,7 @@ use systole_compiler::import::{self, onnx};
 use systole_compiler::tensor::Tensor;
 use systole_compiler::text;
 use systole_compiler::types::TensorType;
+use systole_compiler::verify;
 
 /// A model as it came.
 #[derive(Debug)]
@@ -70,7 +71,20 @@ pub(crate) fn parse_onnx(
 }
 
 pub(crate) fn parse_text(source: &str) -> Result<Source, Error> {
-    Ok(Source::Graph(text::parse_graph(source)?))
+    if let Some(level @ ("kernel" | "module")) = first_word(source) {
+        let message = format!("this is the text of a {level}, and only graphs can be compiled");
+        return Err(Error::unsupported(message).with_help("`systole opt` reads every level"));
+    }
+    let graph = text::parse_graph(source)?;
+    verify::graph(&graph)?;
+    Ok(Source::Graph(graph))
+}
+
+/// The first word of a text, behind its comments: it tells the level.
+pub fn first_word(source: &str) -> Option<&str> {
+    let lines = source.lines().map(str::trim_start);
+    let line = lines.into_iter().find(|line| !line.is_empty() && !line.starts_with("//"))?;
+    line.split(|c: char| !c.is_ascii_alphanumeric()).next()
 }
 
 impl Source {
@@ -159,7 +173,10 @@ impl Source {
                 constants,
             };
             let problems = match source.bind(&bindings) {
-                Ok(graph) => return Ok(Bound { graph, constants: names }),
+                Ok(graph) => {
+                    verify::graph(&graph)?;
+                    return Ok(Bound { graph, constants: names });
+                }
                 Err(problems) => problems,
             };
             let before = wanted.len();

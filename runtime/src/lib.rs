@@ -20,7 +20,7 @@ mod target;
 pub use compiler::Compiler;
 pub use error::{Error, ErrorKind};
 pub use inputs::{Inputs, IntoTensor};
-pub use levels::{Contents, Operator};
+pub use levels::{Contents, Operator, first_word};
 pub use model::Model;
 pub use options::{Cancel, RunOptions};
 pub use outputs::{Output, Outputs};

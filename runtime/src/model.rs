@@ -127,7 +127,7 @@ impl Model {
     }
 
     /// The error, with the model's name and text for messages.
-    pub(crate) fn blame(&self, error: Error) -> Error {
+    pub fn blame(&self, error: Error) -> Error {
         match error.kind() {
             ErrorKind::Program | ErrorKind::Unsupported | ErrorKind::DoesNotFit => {
                 error.in_file(&self.inner.name, self.inner.text.clone())

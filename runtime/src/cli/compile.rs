@@ -16,6 +16,12 @@ use systole_compiler::pipeline::{self, Level};
 
 pub(super) fn compile(context: &Context, args: &CompileArgs) -> Result<(), Failure> {
     let target = session::target(&args.model.target, args.model.cpu.as_deref(), None)?;
+    if target == Target::reference() {
+        return Err(Failure::usage_with_help(
+            "the target reference compiles nothing",
+            "use --target host or kernels; `systole opt MODEL` prints the graph as it came",
+        ));
+    }
     let machine = target.machine()?;
     let model = session::load(context, &args.model.model)?;
     let inputs = session::inputs(context, model.signature(), &args.inputs, Wanted::Any)?;
@@ -24,7 +30,7 @@ pub(super) fn compile(context: &Context, args: &CompileArgs) -> Result<(), Failu
     let graph = model.graph(&dims, &inputs)?;
     context.enter("compile");
     let mut look = Look::new(context, &args.look, args.stop_after.as_deref())?;
-    let in_model = |problems: Diagnostics| Failure::from(Error::from(problems));
+    let in_model = |problems: Diagnostics| Failure::from(model.blame(Error::from(problems)));
     let text = match args.emit {
         Some(Emit::Graph) => pipeline::optimize(graph, &machine, pipeline::DEFAULT, &mut look)
             .map_err(in_model)?

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 use systole::data;
 use systole_compiler::diagnostic::Diagnostics;
-use systole_compiler::module::Module;
 use systole_compiler::pass::{Changed, Declined};
 use systole_compiler::passes::{GRAPH_PASSES, KERNEL_PASSES, MODULE_PASSES};
 use systole_compiler::pipeline::{self, Go, Level, Observer};
@@ -153,7 +152,7 @@ impl Observer for Look {
 pub(super) fn level_text(level: Level<'_>) -> String {
     match level {
         Level::Graph(graph) => graph.to_string(),
-        Level::Kernels(module) | Level::Module(module) => format!("{module:#?}"),
+        Level::Kernels(module) | Level::Module(module) => module.to_string(),
     }
 }
 
@@ -161,16 +160,12 @@ pub(super) fn level_text(level: Level<'_>) -> String {
 fn verify(pass: &str, level: Level<'_>) -> Result<(), Diagnostics> {
     let result = match level {
         Level::Graph(graph) => systole_compiler::verify::graph(graph),
-        Level::Kernels(module) | Level::Module(module) => verify_module(module),
+        Level::Kernels(module) | Level::Module(module) => systole_compiler::module::verify(module),
     };
     match result {
         Ok(()) => Ok(()),
         Err(problems) => panic!("the program is not valid after pass `{pass}`: {problems}"),
     }
-}
-
-fn verify_module(module: &Module) -> Result<(), Diagnostics> {
-    module.kernels.iter().try_for_each(|(_, kernel)| systole_compiler::kernel::verify(kernel))
 }
 
 /// Passes without which nothing can be lowered or run.

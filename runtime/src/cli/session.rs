@@ -41,7 +41,7 @@ pub(super) fn target(
 fn no_effect(flag: &str, target: &str) -> Failure {
     Failure::usage_with_help(
         format!("{flag} has no effect on the target {target}"),
-        format!("leave out {flag}, or use --target host"),
+        format!("leave out {flag}, or use another --target"),
     )
 }
 
@@ -225,10 +225,11 @@ fn missing_inputs(missing: &[&Port]) -> Failure {
             format!("\n  {text:width$}   --input '{name}=@FILE.npy'")
         })
         .collect();
-    Failure::usage_with_help(
-        format!("{what}{}", lines.concat()),
-        "give them one by one, all in a bundle with --inputs FILE.npz, or numbers to try with --input '*=random:0'",
-    )
+    let mut help = "give each with --input, all in a bundle with --inputs FILE.npz, or try --input '*=random:0'".to_owned();
+    if missing.iter().any(|port| port.ty().is_none()) {
+        help.push_str(" with sizes by --dim NAME=N");
+    }
+    Failure::usage_with_help(format!("{what}{}", lines.concat()), help)
 }
 
 /// The milliseconds since then, to the microsecond.
