@@ -52,23 +52,26 @@ pub fn lower_group(
     name: &str,
 ) -> std::result::Result<Lowered, String> {
     let mut splits = BTreeMap::new();
-    loop {
+    for _ in 0..MOST_SPLITS {
         let mut group = Group::new(function, block, name, &splits);
         match group.lower(block) {
             Ok(inputs) => {
                 return Ok(Lowered { kernel: group.kernel, inputs, scalars: group.scalars });
             }
             Err(Failure::Cannot(why)) => return Err(why),
-            // Every split names an axis that was not split before, and each is finer than the last.
             Err(Failure::Split(axis, inner)) => {
-                if splits.len() > 32 {
-                    return Err("the reshapes take the axes apart too often".to_owned());
+                // Two reshapes that want one axis in different parts do not go into one kernel.
+                if splits.insert(axis, inner).is_some() {
+                    break;
                 }
-                splits.insert(axis, inner);
             }
         }
     }
+    Err("the reshapes take the axes apart in too many ways".to_owned())
 }
+
+/// How often an axis may be split before a group is declined.
+const MOST_SPLITS: usize = 24;
 
 pub(super) struct Group<'a> {
     pub(super) function: &'a Function,
