@@ -10,7 +10,7 @@
 //! - A **store** writes each element of its tile at such a position, and nothing outside the operand. The positions of
 //!   two elements of a tile differ.
 //! - `contract` is `init + Σ a·b` over the named axes, in the accumulation type, for each position of the other axes of
-//!   `a` and `b`; `reduce` likewise over one tile. Order: the reference sums in increasing order of the axes as listed.
+//!   `a` and `b`; `reduce` likewise over one tile. The sum then converts to the type of the result's tile. Order: the reference sums in increasing order of the axes as listed.
 //! - A **map** evaluates one expression for each position of the union of its operands' axes; operands without an axis
 //!   broadcast along it. `Index(axis)` may add an axis that the result's shape lists.
 //! - Loops carry tiles; only `store` and `scatter` have effects. Iterations of a `parallel` loop store to disjoint
@@ -484,6 +484,10 @@ impl Combine {
     pub fn identity(self, dtype: DType) -> Scalar {
         use crate::types::Class;
         let extreme = |largest: bool| match dtype.class() {
+            // This type has no infinity: its largest number loses against all others as well.
+            Class::Float if dtype == DType::F8E4M3 => {
+                Scalar::new(dtype, if largest { 448.0 } else { -448.0 })
+            }
             Class::Float => {
                 Scalar::new(dtype, if largest { f64::INFINITY } else { f64::NEG_INFINITY })
             }

@@ -208,7 +208,7 @@ impl Context<'_> {
                 self.reserve(*accumulate, tile.count())?;
                 let (init, a, b) = (self.typed(*init), self.typed(*a), self.typed(*b));
                 let values = contract::contract(self, init, a, b, over, *accumulate, dims)?;
-                self.define(result, values);
+                self.define(result, convert::convert(values, *accumulate, tile.dtype));
             }
             TileOp::Map { operands, expr } => {
                 self.reserve(tile.dtype, tile.count())?;
@@ -228,7 +228,7 @@ impl Context<'_> {
                 };
                 let fold = self.fold(*combine, *reduced, *accumulate);
                 let values = reduce::reduce(self, &fold, start, over, dims)?;
-                self.define(result, values);
+                self.define(result, convert::convert(values, *accumulate, tile.dtype));
             }
             TileOp::ArgReduce { combine, tile: searched, over, last } => {
                 self.reserve(tile.dtype, tile.count())?;
@@ -240,7 +240,7 @@ impl Context<'_> {
                 self.reserve(*accumulate, tile.count())?;
                 let fold = self.fold(*combine, *scanned, *accumulate);
                 let values = reduce::scan(self, &fold, *over, *exclusive, *reverse, dims);
-                self.define(result, values);
+                self.define(result, convert::convert(values, *accumulate, tile.dtype));
             }
             TileOp::Sort { tile: keys, over, descending } => {
                 self.reserve(DType::I64, tile.count().saturating_mul(2))?;

@@ -7,6 +7,7 @@ mod names;
 
 use super::{Kernel, Loop, LoopKind, Operand, Place, Role, Stmt, Tile, TileId, TileOp};
 use crate::text::lexer::{Name, Quoted};
+use crate::types::DType;
 use access::Index;
 pub(super) use expr::{in_print_order, lowest, scalar_text};
 pub(super) use names::Names;
@@ -201,9 +202,10 @@ impl Printer<'_> {
             TileOp::View { tile, at } => {
                 write!(f, "view {} at [{}]", self.value(*tile), self.view_access(*tile, at, result))
             }
-            TileOp::Contract { init, a, b, over, .. } => {
+            TileOp::Contract { init, a, b, over, accumulate } => {
                 let (init, a, b) = (self.value(*init), self.value(*a), self.value(*b));
-                write!(f, "contract {init}, {a}, {b}{}", self.over(over))
+                write!(f, "contract {init}, {a}, {b}{}", self.over(over))?;
+                self.accumulate(f, *accumulate, result)
             }
             TileOp::Map { operands, expr } => {
                 let operands: Vec<String> =
@@ -211,27 +213,42 @@ impl Printer<'_> {
                 let space = if operands.is_empty() { "" } else { " " };
                 write!(f, "map{space}{} {{ {} }}", operands.join(", "), self.expr(expr))
             }
-            TileOp::Reduce { combine, init, tile, over, .. } => {
+            TileOp::Reduce { combine, init, tile, over, accumulate } => {
                 let init = init.map_or(String::new(), |init| format!("{}, ", self.value(init)));
                 let (combine, tile) = (combine.name(), self.value(*tile));
-                write!(f, "reduce {combine} {init}{tile}{}", self.over(over))
+                write!(f, "reduce {combine} {init}{tile}{}", self.over(over))?;
+                self.accumulate(f, *accumulate, result)
             }
             TileOp::ArgReduce { combine, tile, over, last } => {
                 let (combine, tile) = (combine.name(), self.value(*tile));
                 let last = if *last { " last" } else { "" };
                 write!(f, "arg-reduce {combine} {tile} over {}{last}", self.names.axis(*over))
             }
-            TileOp::Scan { combine, tile, over, exclusive, reverse, .. } => {
+            TileOp::Scan { combine, tile, over, exclusive, reverse, accumulate } => {
                 let (combine, tile) = (combine.name(), self.value(*tile));
                 write!(f, "scan {combine} {tile} over {}", self.names.axis(*over))?;
                 f.write_str(if *exclusive { " exclusive" } else { "" })?;
-                f.write_str(if *reverse { " reverse" } else { "" })
+                f.write_str(if *reverse { " reverse" } else { "" })?;
+                self.accumulate(f, *accumulate, result)
             }
             TileOp::Sort { tile, over, descending } => {
                 let descending = if *descending { " descending" } else { "" };
                 write!(f, "sort {} over {}{descending}", self.value(*tile), self.names.axis(*over))
             }
             TileOp::Rearrange { tile } => write!(f, "rearrange {}", self.value(*tile)),
+        }
+    }
+
+    /// The accumulation type, where it is not the result's.
+    fn accumulate(
+        self,
+        f: &mut impl Write,
+        accumulate: DType,
+        result: Option<TileId>,
+    ) -> fmt::Result {
+        match result.and_then(|tile| self.kernel.tiles.get(tile)) {
+            Some(tile) if tile.dtype == accumulate => Ok(()),
+            Some(_) | None => write!(f, " accumulate {accumulate}"),
         }
     }
 

@@ -158,6 +158,7 @@ pub(crate) enum Op<'a> {
     Contract {
         tiles: Vec<Operand<'a>>,
         over: Vec<Name<'a>>,
+        accumulate: Option<At<&'a str>>,
     },
     Map {
         operands: Vec<Operand<'a>>,
@@ -168,6 +169,7 @@ pub(crate) enum Op<'a> {
         combine: At<&'a str>,
         tiles: Vec<Operand<'a>>,
         over: Vec<Name<'a>>,
+        accumulate: Option<At<&'a str>>,
     },
     ArgReduce {
         combine: At<&'a str>,
@@ -180,6 +182,7 @@ pub(crate) enum Op<'a> {
         tile: Operand<'a>,
         over: Name<'a>,
         flags: Vec<At<&'a str>>,
+        accumulate: Option<At<&'a str>>,
     },
     Sort {
         tile: Operand<'a>,

@@ -77,12 +77,16 @@ impl Resolver<'_> {
             ast::Op::View { tile, dims, at } => {
                 self.view(tile, dims.as_deref(), at, expected, body)
             }
-            ast::Op::Contract { tiles, over } => self.contract(tiles, over, expected, body, span),
+            ast::Op::Contract { tiles, over, accumulate } => {
+                let accumulate = self.written(accumulate.as_ref())?;
+                self.contract(tiles, over, accumulate, expected, body, span)
+            }
             ast::Op::Map { operands, named, expr } => {
                 self.map(operands, named, expr, expected, body)
             }
-            ast::Op::Reduce { combine, tiles, over } => {
-                self.reduce(combine, tiles, over, expected, body, span)
+            ast::Op::Reduce { combine, tiles, over, accumulate } => {
+                let accumulate = self.written(accumulate.as_ref())?;
+                self.reduce(combine, tiles, over, accumulate, expected, body, span)
             }
             ast::Op::ArgReduce { combine, tile, over, last } => {
                 let combine = self.combine(combine);
@@ -92,11 +96,12 @@ impl Resolver<'_> {
                 let guess = self.like(tile, DType::I64, dims);
                 one(TileOp::ArgReduce { combine: combine?, tile, over, last: *last }, guess)
             }
-            ast::Op::Scan { combine, tile, over, flags } => {
+            ast::Op::Scan { combine, tile, over, flags, accumulate } => {
+                let written = self.written(accumulate.as_ref())?;
                 let combine = self.combine(combine)?;
                 let tile = self.operand(tile, &Guess::default(), body)?;
                 let over = self.kernel.axis(&over.item);
-                let accumulate = self.accumulate(combine, tile, expected.dtype);
+                let accumulate = self.accumulate(combine, tile, written.or(expected.dtype));
                 let dims = self.kernel.tiles[tile].dims.clone();
                 let guess = self.like(tile, accumulate, dims);
                 let has = |flag: &str| flags.iter().any(|found| found.item == flag);
@@ -294,6 +299,7 @@ impl Resolver<'_> {
         &mut self,
         tiles: &[ast::Operand<'_>],
         over: &[Name<'_>],
+        written: Option<DType>,
         expected: &Guess,
         body: &mut Vec<Stmt>,
         span: Span,
@@ -313,11 +319,12 @@ impl Resolver<'_> {
                 dims.push(dim);
             }
         }
-        let accumulate = expected.dtype.unwrap_or(self.kernel.tiles[a].dtype.accumulator());
+        let known = written.or(expected.dtype);
+        let accumulate = known.unwrap_or(self.kernel.tiles[a].dtype.accumulator());
         let place = Some(self.kernel.tiles[a].place);
         let start = Guess { dtype: Some(accumulate), dims: None, place, rows: SmallVec::new() };
         let init = self.operand(init, &start, body)?;
-        let accumulate = expected.dtype.unwrap_or(self.kernel.tiles[init].dtype);
+        let accumulate = known.unwrap_or(self.kernel.tiles[init].dtype);
         let guess = self.like(a, accumulate, dims);
         Some((TileOp::Contract { init, a, b, over, accumulate }, vec![guess]))
     }
@@ -327,6 +334,7 @@ impl Resolver<'_> {
         combine: &At<&str>,
         tiles: &[ast::Operand<'_>],
         over: &[Name<'_>],
+        written: Option<DType>,
         expected: &Guess,
         body: &mut Vec<Stmt>,
         span: Span,
@@ -347,7 +355,7 @@ impl Resolver<'_> {
                 Some(self.operand(init, &Guess::default(), body)?)
             }
             Some(init @ ast::Operand::Nested(_)) => {
-                let start = Guess { dtype: expected.dtype, ..Guess::default() };
+                let start = Guess { dtype: written.or(expected.dtype), ..Guess::default() };
                 Some(self.operand(init, &start, body)?)
             }
             None => None,
@@ -355,9 +363,18 @@ impl Resolver<'_> {
         let tile = self.operand(tile, &Guess::default(), body)?;
         let over = self.axes(over);
         let started = init.map(|init| self.kernel.tiles[init].dtype);
-        let accumulate = self.accumulate(combine, tile, expected.dtype.or(started));
+        let known = written.or(expected.dtype).or(started);
+        let accumulate = self.accumulate(combine, tile, known);
         let guess = self.like(tile, accumulate, self.without(tile, &over));
         Some((TileOp::Reduce { combine, init, tile, over, accumulate }, vec![guess]))
+    }
+
+    /// The accumulation type that is written: nothing where it is wrong.
+    fn written(&mut self, accumulate: Option<&At<&str>>) -> Option<Option<DType>> {
+        match accumulate {
+            None => Some(None),
+            Some(name) => self.dtype(name).map(Some),
+        }
     }
 
     fn accumulate(&self, combine: Combine, tile: TileId, known: Option<DType>) -> DType {

@@ -7,15 +7,17 @@
 //! 3. Sizes and numbers are bounded: the axes of a tile differ, tiles and operands are no larger than any memory,
 //!    coefficients and positions fit 40 bits, loops nest no deeper than 32, steps and pipeline depths are positive.
 //! 4. Tiles of one statement have one extent along an axis that they share.
-//! 5. The result's axes follow from the operation: summed axes are operands' and vanish, all others stay; `map` and
-//!    `view` may add axes; what a reduction starts from has no other axes than the result.
-//! 6. Element types fit: results of `contract`, `reduce` and `scan` have the accumulation type, as has what they start
-//!    from; loads, stores, views and fills do not convert; positions are integers; the combination is one of the type.
+//! 5. The result has every axis of what is read, but those that are summed, which are an operand's and vanish; what it
+//!    has beside these broadcasts. What a reduction starts from has no other axes than the result.
+//! 6. Element types fit: what `contract` and `reduce` start from has the accumulation type, to which operands convert and
+//!    from which the result does; loads, stores, views and fills do not convert; positions are integers; the
+//!    combination is one of the type.
 //! 7. An expression's nodes use earlier nodes of the types that the function takes, operands with their tile's type, and
 //!    axes of the result; positions and variables are i64.
 //! 8. A position uses axes of the tile and variables that are in scope; a loop's ends use variables alone.
 //! 9. A load without `pad` and a view stay inside for every value in range.
-//! 10. Inputs and updates are read, outputs and updates are written.
+//! 10. Inputs and updates are read, outputs and updates are written; a scatter combines with what an update held or what
+//!     was stored before.
 //! 11. Two elements of a stored tile have different positions.
 //! 12. A carried tile has the type of what it starts from, of what is yielded for it, and of its result; a parallel loop
 //!     carries none; a `reduce parallel` loop only combines into them.
@@ -34,8 +36,9 @@ mod structure;
 pub use placed::{near_bytes, verify_placed};
 
 use super::print::{Names, Printer};
-use super::{Dims, Kernel, Loop, LoopKind, Stmt, Term, TileId};
+use super::{Dims, Kernel, Loop, LoopKind, OperandId, Stmt, Term, TileId};
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use std::collections::BTreeSet;
 
 /// The largest magnitude of coefficients, positions and scalar parameters.
 const MAX_NUMBER: i64 = 1 << 40;
@@ -57,6 +60,7 @@ pub fn verify(kernel: &Kernel) -> Result<(), Diagnostics> {
         ranges: vec![None; kernel.vars.len()],
         in_scope: vec![false; kernel.tiles.len()],
         defined: vec![false; kernel.tiles.len()],
+        stored: BTreeSet::new(),
     };
     verifier.structure();
     // The other rules look into what is named.
@@ -78,6 +82,8 @@ struct Verifier<'a> {
     ranges: Vec<Option<(i64, i64)>>,
     in_scope: Vec<bool>,
     defined: Vec<bool>,
+    /// What was stored to so far.
+    stored: BTreeSet<OperandId>,
 }
 
 impl Verifier<'_> {

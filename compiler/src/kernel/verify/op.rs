@@ -1,6 +1,6 @@
 //! Rules 4 to 7: what operations want of shapes and types.
 
-use super::super::{Affine, Axis, Combine, Dims, OperandId, Stmt, Tile, TileId, TileOp};
+use super::super::{Affine, Axis, Combine, Dims, OperandId, Role, Stmt, Tile, TileId, TileOp};
 use super::Verifier;
 use crate::expr::{Expr, ExprNode};
 use crate::types::{Class, DType};
@@ -40,12 +40,18 @@ impl<'a> Verifier<'a> {
             }
             TileOp::Rearrange { tile: from } => {
                 self.same_dtype(stmt, result.dtype, tile(*from).dtype, "a rearrangement");
-                self.same_axes(stmt, &result.dims, axes(tile(*from)));
+                self.subset(stmt, axes(tile(*from)), &result.dims, "the result");
             }
             TileOp::Contract { init, a, b, over, accumulate } => {
                 let both = axes(tile(*a)).chain(axes(tile(*b)));
                 self.summed(stmt, over, both.clone());
-                self.same_axes(stmt, &result.dims, both.filter(|axis| !over.contains(axis)));
+                self.vanished(stmt, over, &result.dims);
+                self.subset(
+                    stmt,
+                    both.filter(|axis| !over.contains(axis)),
+                    &result.dims,
+                    "the result",
+                );
                 self.starts(stmt, Some(*init), *accumulate, result);
                 if accumulate.class() == Class::Bool {
                     self.report(6, stmt, "products are numbers, not bool");
@@ -59,21 +65,23 @@ impl<'a> Verifier<'a> {
             }
             TileOp::Reduce { combine, init, tile: reduced, over, accumulate } => {
                 self.summed(stmt, over, axes(tile(*reduced)));
+                self.vanished(stmt, over, &result.dims);
                 let kept = axes(tile(*reduced)).filter(|axis| !over.contains(axis));
-                self.same_axes(stmt, &result.dims, kept);
+                self.subset(stmt, kept, &result.dims, "the result");
                 self.starts(stmt, *init, *accumulate, result);
                 self.combines(stmt, *combine, *accumulate);
             }
             TileOp::Scan { combine, tile: scanned, over, accumulate, .. } => {
                 self.summed(stmt, &[*over], axes(tile(*scanned)));
-                self.same_axes(stmt, &result.dims, axes(tile(*scanned)));
+                self.subset(stmt, axes(tile(*scanned)), &result.dims, "the result");
                 self.starts(stmt, None, *accumulate, result);
                 self.combines(stmt, *combine, *accumulate);
             }
             TileOp::ArgReduce { combine, tile: searched, over, .. } => {
                 self.summed(stmt, &[*over], axes(tile(*searched)));
+                self.vanished(stmt, &[*over], &result.dims);
                 let kept = axes(tile(*searched)).filter(|axis| axis != over);
-                self.same_axes(stmt, &result.dims, kept);
+                self.subset(stmt, kept, &result.dims, "the result");
                 self.integer(stmt, result.dtype);
                 if !matches!(combine, Combine::Min | Combine::Max) {
                     self.report(6, stmt, "only min and max have a position");
@@ -86,8 +94,8 @@ impl<'a> Verifier<'a> {
                 self.summed(stmt, &[*over], axes(tile(*keys)));
                 self.same_dtype(stmt, result.dtype, tile(*keys).dtype, "sorting");
                 let positions = tile(results[1]);
-                self.same_axes(stmt, &result.dims, axes(tile(*keys)));
-                self.same_axes(stmt, &positions.dims, axes(tile(*keys)));
+                self.subset(stmt, axes(tile(*keys)), &result.dims, "the result");
+                self.subset(stmt, axes(tile(*keys)), &positions.dims, "the result");
                 self.integer(stmt, positions.dtype);
             }
         }
@@ -103,6 +111,7 @@ impl<'a> Verifier<'a> {
         self.write_operand(stmt, operand, at, &tile.dims);
         self.injective(stmt, at, &tile.dims);
         self.same_dtype(stmt, self.kernel.operands[operand].dtype, tile.dtype, "a store");
+        self.stored.insert(operand);
     }
 
     pub(super) fn scatter(
@@ -123,9 +132,10 @@ impl<'a> Verifier<'a> {
         self.aligned(stmt, &aligned);
         if let Some(combine) = combine {
             self.combines(stmt, combine, data.dtype);
-            if !self.kernel.operands[operand].role.reads() {
+            let is_output = self.kernel.operands[operand].role == Role::Output;
+            if is_output && !self.stored.contains(&operand) {
                 let name = self.printer.names.operand(operand.index());
-                self.report(10, stmt, format!("output %{name} is read to be combined with"));
+                self.report(10, stmt, format!("nothing was stored to %{name} to combine with"));
             }
         }
     }
@@ -155,16 +165,6 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    fn same_axes(&mut self, stmt: &Stmt, dims: &Dims, wanted: impl Iterator<Item = Axis> + Clone) {
-        for &(axis, _) in dims {
-            if !wanted.clone().any(|other| other == axis) {
-                let axis = self.printer.names.axis(axis);
-                self.report(5, stmt, format!("the result has axis {axis}, which no operand gives"));
-            }
-        }
-        self.subset(stmt, wanted, dims, "the result");
-    }
-
     fn subset(&mut self, stmt: &Stmt, axes: impl Iterator<Item = Axis>, of: &Dims, what: &str) {
         let mut missing: Vec<Axis> =
             axes.filter(|axis| of.iter().all(|(other, _)| other != axis)).collect();
@@ -172,6 +172,16 @@ impl<'a> Verifier<'a> {
         for axis in missing {
             let axis = self.printer.names.axis(axis);
             self.report(5, stmt, format!("axis {axis} is missing in {what}"));
+        }
+    }
+
+    /// Summed axes vanish.
+    fn vanished(&mut self, stmt: &Stmt, over: &[Axis], dims: &Dims) {
+        for &axis in over {
+            if dims.iter().any(|&(other, _)| other == axis) {
+                let axis = self.printer.names.axis(axis);
+                self.report(5, stmt, format!("axis {axis} is summed, but the result has it"));
+            }
         }
     }
 
@@ -186,7 +196,6 @@ impl<'a> Verifier<'a> {
     }
 
     fn starts(&mut self, stmt: &Stmt, init: Option<TileId>, accumulate: DType, result: &Tile) {
-        self.same_dtype(stmt, result.dtype, accumulate, "accumulation");
         let Some(init) = init else { return };
         let init = &self.kernel.tiles[init];
         self.same_dtype(stmt, init.dtype, accumulate, "accumulation");

@@ -17,6 +17,7 @@ pub fn verify_placed(kernel: &Kernel, machine: &Machine) -> Result<(), Diagnosti
         ranges: Vec::new(),
         in_scope: Vec::new(),
         defined: Vec::new(),
+        stored: std::collections::BTreeSet::new(),
     };
     for (id, tile) in kernel.tiles.iter() {
         let name = verifier.printer.value(id);
