@@ -5,6 +5,7 @@ pub mod case;
 pub mod docs;
 pub mod engine;
 pub mod execute;
+pub mod fuzz;
 pub mod levels;
 pub mod marks;
 pub mod random;
