@@ -26,14 +26,10 @@ impl<'a> Group<'a> {
                 }
                 let tile = self.widen(tile, &over);
                 let axes = axes_in(index);
-                let op = TileOp::Reduce {
-                    combine: op.combine,
-                    init: None,
-                    tile,
-                    over,
-                    accumulate: op.accumulate,
-                };
-                Ok(self.define(op, self.dtype(value), &axes))
+                let accumulate = op.accumulate;
+                let op = TileOp::Reduce { combine: op.combine, init: None, tile, over, accumulate };
+                let reduced = self.define(op, accumulate, &axes);
+                Ok(self.converted(reduced, accumulate, self.dtype(value)))
             }
             Op::ArgReduce(op) => {
                 let x = node.operands[0];
@@ -60,7 +56,8 @@ impl<'a> Group<'a> {
                     reverse: op.reverse,
                     accumulate: op.accumulate,
                 };
-                let whole = self.define(scan, self.dtype(value), &axes);
+                let whole = self.define(scan, op.accumulate, &axes);
+                let whole = self.converted(whole, op.accumulate, self.dtype(value));
                 Ok(self.pick(whole, axis, &index[op.axis]))
             }
             Op::Sort(op) => self.sorted(node, value, index, op.axis, op.descending),
@@ -266,13 +263,18 @@ impl<'a> Group<'a> {
         axes.retain(|axis| !over.contains(axis));
         let init = self.fill(Scalar::from_i64(accumulate, 0));
         let sum = self.define(TileOp::Contract { init, a, b, over, accumulate }, accumulate, &axes);
-        if accumulate == dtype {
-            return Ok(sum);
+        Ok(self.converted(sum, accumulate, dtype))
+    }
+
+    /// A tile in another type: what accumulates has the accumulation type until then.
+    fn converted(&mut self, tile: TileId, from: DType, to: DType) -> TileId {
+        if from == to {
+            return tile;
         }
         let mut expr = Expr::new();
-        let x = expr.operand(0, accumulate);
-        expr.convert(x, dtype);
-        Ok(self.map(vec![sum], expr))
+        let x = expr.operand(0, from);
+        expr.convert(x, to);
+        self.map(vec![tile], expr)
     }
 
     fn convolve(&mut self, op: &Convolve, node: &'a Node, index: &[Affine]) -> Result<TileId> {
@@ -366,14 +368,10 @@ impl<'a> Group<'a> {
         }
         let tile = self.widen(tile, &over);
         let axes: Vec<Axis> = axes_in(index);
-        let reduce = TileOp::Reduce {
-            combine: op.combine,
-            init: None,
-            tile,
-            over,
-            accumulate: op.accumulate,
-        };
-        Ok(self.define(reduce, self.dtype(value), &axes))
+        let accumulate = op.accumulate;
+        let reduce = TileOp::Reduce { combine: op.combine, init: None, tile, over, accumulate };
+        let reduced = self.define(reduce, accumulate, &axes);
+        Ok(self.converted(reduced, accumulate, self.dtype(value)))
     }
 
     /// The value of a constant with one element.

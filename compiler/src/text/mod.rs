@@ -44,11 +44,13 @@ pub fn parse_graph(source: &str) -> Result<Graph, Diagnostics> {
         recovered.push(ErrorRecovery { error, dropped_tokens: Vec::new() });
         Vec::new()
     });
-    // What is no token has been reported; the grammar's complaint about its absence comes behind it.
-    let first_lexical = diagnostics.0.first().map(|diagnostic| diagnostic.span);
+    // What is no token has been reported, and the grammar's complaint about its absence stands on the same line.
+    let lines: Vec<Span> =
+        diagnostics.0.iter().filter_map(|found| line_of(source, found.span?)).collect();
     for recovery in recovered {
         let diagnostic = syntax_error(recovery.error, source.len());
-        if first_lexical.is_none_or(|first| diagnostic.span < first) {
+        let start = diagnostic.span.map_or(0, |span| span.start);
+        if !lines.iter().any(|line| (line.start..=line.end).contains(&start)) {
             diagnostics.push(diagnostic);
         }
     }
@@ -60,6 +62,13 @@ pub fn parse_graph(source: &str) -> Result<Graph, Diagnostics> {
     }
     diagnostics.0.sort_by_key(|diagnostic| diagnostic.span);
     diagnostics.into_result(graph)
+}
+
+fn line_of(source: &str, span: Span) -> Option<Span> {
+    let start = source.get(..span.start)?.rfind('\n').map_or(0, |end| end + 1);
+    let end =
+        source.get(span.start..)?.find('\n').map_or(source.len(), |length| span.start + length);
+    Some(Span { start, end })
 }
 
 fn syntax_error(error: ParseError<usize, Terminal<'_>, &'static str>, end: usize) -> Diagnostic {
