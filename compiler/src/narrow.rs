@@ -111,21 +111,45 @@ pub fn encode(dtype: DType, values: &Values) -> Vec<u8> {
         DType::F64 => each!(|x: f64| x.to_le_bytes()),
         DType::F32 => each!(|x: f32| x.to_le_bytes()),
         DType::F16 => match values {
+            Values::Bool(v) => put(v, |x| f16::from_f32(f32::from(u8::from(x))).to_le_bytes()),
+            Values::Int(v) => put(v, |x| f16::from_f32(odd_integer(x.into())).to_le_bytes()),
+            Values::Uint(v) => put(v, |x| f16::from_f32(odd_integer(x.into())).to_le_bytes()),
             Values::F32(v) => put(v, |x| f16::from_f32(x).to_le_bytes()),
-            Values::Bool(_) | Values::Int(_) | Values::Uint(_) | Values::F64(_) => {
-                each!(|x: f64| f16::from_f64(x).to_le_bytes())
-            }
+            Values::F64(v) => put(v, |x| f16::from_f32(odd(x)).to_le_bytes()),
         },
         DType::BF16 => match values {
+            Values::Bool(v) => put(v, |x| bf16::from_f32(f32::from(u8::from(x))).to_le_bytes()),
+            Values::Int(v) => put(v, |x| bf16::from_f32(odd_integer(x.into())).to_le_bytes()),
+            Values::Uint(v) => put(v, |x| bf16::from_f32(odd_integer(x.into())).to_le_bytes()),
             Values::F32(v) => put(v, |x| bf16::from_f32(x).to_le_bytes()),
-            Values::Bool(_) | Values::Int(_) | Values::Uint(_) | Values::F64(_) => {
-                each!(|x: f64| bf16::from_f64(x).to_le_bytes())
-            }
+            Values::F64(v) => put(v, |x| bf16::from_f32(odd(x)).to_le_bytes()),
         },
         DType::F8E4M3 => each!(|x: f64| [E4M3.encode(x)]),
         DType::F8E5M2 => each!(|x: f64| [E5M2.encode(x)]),
         DType::F4E2M1 => each!(|x: f64| [E2M1.encode(x)]),
     }
+}
+
+/// Rounds to odd: an inexact result has its last bit set, so that rounding it again to a type of at least two fewer
+/// digits gives what rounding `value` itself would.
+fn odd(value: f64) -> f32 {
+    let near = value as f32;
+    let back = f64::from(near);
+    sticky(near, back.abs() > value.abs(), back == value)
+}
+
+/// The same of an integer.
+fn odd_integer(value: i128) -> f32 {
+    let near = value as f32;
+    let back = near as i128;
+    sticky(near, back.abs() > value.abs(), back == value)
+}
+
+fn sticky(near: f32, is_above: bool, is_exact: bool) -> f32 {
+    if is_exact || !near.is_finite() {
+        return near;
+    }
+    f32::from_bits((near.to_bits() - u32::from(is_above)) | 1)
 }
 
 /// What the codes beyond the largest finite number mean.
@@ -225,3 +249,6 @@ impl Narrow {
         sign | (low + u8::from(up))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! `all-gather`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, Simpler, TypeError, rules, sample};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -44,5 +44,9 @@ impl OpDef for AllGather {
     fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
         let x = TensorType { dtype: sample::dtype(u)?, shape: sample::shape(u, 1, 3)? };
         Ok((AllGather { axis: sample::axis(u, x.rank())?, groups: vec![vec![0]] }, vec![x]))
+    }
+
+    fn simplify(&self, _operands: &[&TensorType]) -> Option<Simpler> {
+        self.groups.iter().all(|group| group.len() == 1).then_some(Simpler::Operand(0))
     }
 }

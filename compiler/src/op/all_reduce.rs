@@ -1,6 +1,6 @@
 //! `all-reduce`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, Simpler, TypeError, rules, sample};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
 use crate::kernel::Combine;
@@ -43,5 +43,9 @@ impl OpDef for AllReduce {
     fn sample(u: &mut Unstructured<'_>) -> arbitrary::Result<(Self, Vec<TensorType>)> {
         let x = TensorType { dtype: DType::F32, shape: sample::shape(u, 0, 3)? };
         Ok((AllReduce { combine: Combine::Sum, groups: vec![vec![0]] }, vec![x]))
+    }
+
+    fn simplify(&self, _operands: &[&TensorType]) -> Option<Simpler> {
+        self.groups.iter().all(|group| group.len() == 1).then_some(Simpler::Operand(0))
     }
 }

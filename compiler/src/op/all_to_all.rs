@@ -1,7 +1,7 @@
 //! `all-to-all`.
 
 use crate::op::reduce_scatter::part;
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, Simpler, TypeError, rules, sample};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use arbitrary::Unstructured;
@@ -52,6 +52,10 @@ impl OpDef for AllToAll {
         let x = TensorType { dtype: sample::dtype(u)?, shape: sample::shape(u, 1, 3)? };
         let (split, concat) = (sample::axis(u, x.rank())?, sample::axis(u, x.rank())?);
         Ok((AllToAll { split, concat, groups: vec![vec![0]] }, vec![x]))
+    }
+
+    fn simplify(&self, _operands: &[&TensorType]) -> Option<Simpler> {
+        self.groups.iter().all(|group| group.len() == 1).then_some(Simpler::Operand(0))
     }
 }
 

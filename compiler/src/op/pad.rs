@@ -61,7 +61,8 @@ impl OpDef for Pad {
         let mut to = View::of(&shape);
         for dim in 0..shape.len() {
             to.start += self.low[dim] * to.steps[dim] as usize;
-            to.steps[dim] *= self.interior[dim] as isize + 1;
+            // Of a single element the distance may be beyond all memory.
+            to.steps[dim] = to.steps[dim].saturating_mul((self.interior[dim] as isize).saturating_add(1));
         }
         let ty = TensorType { dtype: x.dtype(), shape };
         let mut target = value.bytes().repeat(ty.count());

@@ -1,6 +1,6 @@
 //! `reduce-scatter`.
 
-use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, TypeError, rules, sample};
+use crate::op::{AttrReader, AttrWriter, InferContext, Kind, OpDef, Simpler, TypeError, rules, sample};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
 use crate::kernel::Combine;
@@ -50,6 +50,10 @@ impl OpDef for ReduceScatter {
         let x = TensorType { dtype: DType::F32, shape: sample::shape(u, 1, 3)? };
         let axis = sample::axis(u, x.rank())?;
         Ok((ReduceScatter { combine: Combine::Sum, axis, groups: vec![vec![0]] }, vec![x]))
+    }
+
+    fn simplify(&self, _operands: &[&TensorType]) -> Option<Simpler> {
+        self.groups.iter().all(|group| group.len() == 1).then_some(Simpler::Operand(0))
     }
 }
 

@@ -58,7 +58,8 @@ impl OpDef for Slice {
         let mut shape = Shape::new();
         for dim in 0..x.shape().len() {
             from.start += self.start[dim] * from.steps[dim] as usize;
-            from.steps[dim] *= self.stride[dim] as isize;
+            // Of a single element the stride may be beyond all memory.
+            from.steps[dim] = from.steps[dim].saturating_mul(self.stride[dim] as isize);
             shape.push((self.limit[dim] - self.start[dim]).div_ceil(self.stride[dim]));
         }
         vec![viewed(x, &from, TensorType { dtype: x.dtype(), shape })]

@@ -4,6 +4,7 @@ use super::*;
 use crate::evaluate::{self, Budget};
 use crate::graph::{Builder, Function};
 use crate::tensor::Values;
+use crate::types::DType;
 
 /// Bytes that look random, the same at every run.
 fn noise(seed: u64, count: usize) -> Vec<u8> {
@@ -80,6 +81,100 @@ fn attributes_read_back_as_they_were_written() {
             let name = if name == "map" { op.name() } else { name };
             assert_eq!(Op::read(name, &mut reader), Some(op));
             assert!(reader.finish().0.is_empty());
+        }
+    }
+}
+
+/// Attributes with one of their numbers replaced.
+fn spoiled(value: &AttrValue, new: i64, place: &mut usize) -> AttrValue {
+    match value {
+        AttrValue::Int(old) => {
+            *place = place.wrapping_sub(1);
+            AttrValue::Int(if *place == usize::MAX { new } else { *old })
+        }
+        AttrValue::List(items) => {
+            AttrValue::List(items.iter().map(|item| spoiled(item, new, place)).collect())
+        }
+        AttrValue::Float(_)
+        | AttrValue::Bool(_)
+        | AttrValue::Word(_)
+        | AttrValue::Text(_)
+        | AttrValue::Type(_)
+        | AttrValue::Tensor(_) => value.clone(),
+    }
+}
+
+#[test]
+fn no_attribute_makes_a_type_rule_or_a_small_value_panic() {
+    let numbers = [0, 1, 2, 7, 1 << 20, 1 << 43, i64::MAX / 2, i64::MAX];
+    for &(name, _, _, sampler) in CATALOG {
+        for seed in 0..40 {
+            let data = noise(seed, 200);
+            let Ok((op, types)) = sampler(&mut Unstructured::new(&data)) else { continue };
+            let mut writer = AttrWriter::default();
+            op.write(&mut writer);
+            for (number, place) in numbers.iter().flat_map(|&n| (0..8).map(move |place| (n, place)))
+            {
+                let mut place = place;
+                let spoil = |(key, value): &(&str, AttrValue)| Attribute {
+                    key: (*key).to_owned(),
+                    value: spoiled(value, number, &mut place),
+                    span: Default::default(),
+                };
+                let attributes: Vec<Attribute> = writer.attributes.iter().map(spoil).collect();
+                let mut reader = AttrReader::new(&attributes, Default::default());
+                reader.result_types = vec![TensorType::new(DType::F32, &[3, 2])];
+                let name = if name == "map" { op.name() } else { name };
+                if let Some(op) = Op::read(name, &mut reader) {
+                    try_out(&op, &types);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_operand_makes_a_type_rule_or_a_small_value_panic() {
+    let samples: Vec<(Op, Vec<TensorType>)> = (0..20)
+        .flat_map(|seed| {
+            let data = noise(seed, 200);
+            let sample = move |row: &(_, _, _, Sampler)| row.3(&mut Unstructured::new(&data)).ok();
+            CATALOG.iter().filter_map(sample).collect::<Vec<_>>()
+        })
+        .collect();
+    for (position, (op, types)) in samples.iter().enumerate() {
+        for step in 1..40 {
+            let (_, others) = &samples[(position + step * 7) % samples.len()];
+            try_out(op, others);
+            let mut mixed = types.clone();
+            if let (Some(mine), Some(other)) = (mixed.get_mut(step % 3), others.first()) {
+                *mine = other.clone();
+            }
+            try_out(op, &mixed);
+            mixed.pop();
+            try_out(op, &mixed);
+            let mut empty = types.clone();
+            for ty in &mut empty {
+                ty.shape.iter_mut().filter(|size| **size == step).for_each(|size| *size = 0);
+            }
+            try_out(op, &empty);
+        }
+    }
+}
+
+/// Infers, and evaluates where that is allowed and small.
+fn try_out(op: &Op, types: &[TensorType]) {
+    let mut function = Function::default();
+    let params: Vec<ValueId> = types.iter().map(|ty| function.parameter(ty.clone(), "x")).collect();
+    let mut builder = Builder::new(&mut function);
+    let Ok(results) = builder.add_many(op.clone(), &params, Vec::new()) else { return };
+    function.body.nodes = builder.nodes;
+    function.body.results = results.to_vec();
+    let inputs: Vec<Tensor> = types.iter().map(|ty| tensor(ty, 3)).collect();
+    let budget = Budget { bytes: 1 << 16, ..Budget::UNLIMITED };
+    if let Ok(outputs) = evaluate::function(&function, &inputs, &budget) {
+        for (&result, output) in results.iter().zip(&outputs) {
+            assert_eq!(function.ty(result), output.ty(), "{op:?} of {types:?}");
         }
     }
 }

@@ -117,7 +117,21 @@ impl WindowReduce {
         (0..x.len()).map(size).collect()
     }
 
-    /// Joins, for each element of the window in row-major order, what it sees at all positions of the result.
+    /// At a position along `dim`: the first element of the operand that the window sees, and how many it sees.
+    fn seen(&self, dim: usize, position: usize, size: usize) -> (usize, usize) {
+        let (low, dilation) = (self.low[dim], self.dilations[dim]);
+        let begin = position * self.strides[dim];
+        let first = low.saturating_sub(begin).div_ceil(dilation);
+        let end = (low + size).saturating_sub(begin).div_ceil(dilation).min(self.window[dim]);
+        if first >= end { (0, 0) } else { (begin + first * dilation - low, end - first) }
+    }
+
+    /// The distance in the operand between neighbours of the window. Of a single one it may be beyond all memory.
+    fn step(&self, dim: usize, x_steps: &[usize]) -> usize {
+        self.dilations[dim].wrapping_mul(x_steps[dim])
+    }
+
+    /// Joins what the window sees at each position of the result, in row-major order of the window.
     fn join<T: Copy>(
         &self,
         x: &[T],
@@ -126,49 +140,38 @@ impl WindowReduce {
         shape: &[usize],
         function: fn(T, T) -> T,
     ) {
-        if sums.is_empty() || x.is_empty() {
-            return;
-        }
-        let (x_steps, steps, window_steps) =
-            (strides(x_shape), strides(shape), strides(&self.window));
+        let (x_steps, steps) = (strides(x_shape), strides(shape));
         let rank = shape.len();
-        'elements: for element in 0..self.window.iter().product() {
-            // The positions at which this element of the window sees one of the operand, along each dimension.
-            let mut seen = Vec::with_capacity(rank);
+        let mut counts = vec![0; rank];
+        let mut index = vec![0; rank];
+        for (position, sum) in sums.iter_mut().enumerate() {
+            let mut from = 0;
             for dim in 0..rank {
-                let offset = element / window_steps[dim] % self.window[dim] * self.dilations[dim];
-                let stride = self.strides[dim];
-                let first = self.low[dim].saturating_sub(offset).div_ceil(stride);
-                let end = (self.low[dim] + x_shape[dim]).saturating_sub(offset).div_ceil(stride);
-                let end = end.min(shape[dim]);
-                if first >= end {
-                    continue 'elements;
-                }
-                seen.push((first, end, first * stride + offset - self.low[dim]));
+                let along = position / steps[dim] % shape[dim];
+                let (first, count) = self.seen(dim, along, x_shape[dim]);
+                from += first * x_steps[dim];
+                counts[dim] = count;
             }
-            let mut index: Vec<usize> = seen.iter().map(|&(first, _, _)| first).collect();
-            let mut at: usize = (0..rank).map(|dim| index[dim] * steps[dim]).sum();
-            let mut from: usize = (0..rank).map(|dim| seen[dim].2 * x_steps[dim]).sum();
-            loop {
-                sums[at] = function(sums[at], x[from]);
-                let mut dim = rank;
-                loop {
-                    if dim == 0 {
-                        continue 'elements;
-                    }
-                    dim -= 1;
-                    let (first, end, _) = seen[dim];
-                    let step = self.strides[dim] * x_steps[dim];
-                    if index[dim] + 1 < end {
-                        index[dim] += 1;
-                        at += steps[dim];
-                        from += step;
-                        break;
-                    }
-                    at -= (index[dim] - first) * steps[dim];
-                    from -= (index[dim] - first) * step;
-                    index[dim] = first;
+            if counts.contains(&0) {
+                continue;
+            }
+            let row = if rank > 0 { counts[rank - 1] } else { 1 };
+            let step = if rank > 0 { self.step(rank - 1, &x_steps) } else { 1 };
+            'rows: loop {
+                for element in 0..row {
+                    *sum = function(*sum, x[from + element * step]);
                 }
+                for dim in (0..rank.saturating_sub(1)).rev() {
+                    let step = self.step(dim, &x_steps);
+                    index[dim] += 1;
+                    from = from.wrapping_add(step);
+                    if index[dim] < counts[dim] {
+                        continue 'rows;
+                    }
+                    from = from.wrapping_sub(index[dim].wrapping_mul(step));
+                    index[dim] = 0;
+                }
+                break;
             }
         }
     }
