@@ -81,11 +81,22 @@ fn branch(context: &mut Context<'_, '_, '_>) -> Items {
     }
     let condition = context.input(0)?;
     let condition = context.reshape(condition, &[])?;
-    let (yes, _) = context.block(&yes, Vec::new(), Vec::new())?;
-    let (no, _) = context.block(&no, Vec::new(), Vec::new())?;
+    let blocks = context.block(&yes, Vec::new(), Vec::new()).and_then(|(yes, _)| {
+        let (no, _) = context.block(&no, Vec::new(), Vec::new())?;
+        Ok((yes, no))
+    });
+    // A branch that does not fit is often one that is never taken: the value of the condition would tell.
+    let (yes, no) = match blocks {
+        Ok(blocks) => blocks,
+        Err(error) => {
+            context.importer.want(&context.node.input[0]);
+            return Err(error);
+        }
+    };
     for (&a, &b) in yes.results.iter().zip(&no.results) {
         let (a, b) = (context.ty(a), context.ty(b));
         if a != b {
+            context.importer.want(&context.node.input[0]);
             return unsupported(format!(
                 "the branches give {a} and {b}, and the condition is only known at run time"
             ));

@@ -376,7 +376,8 @@ impl<'m> Importer<'m> {
         Ok(items)
     }
 
-    fn want(&mut self, name: &str) {
+    /// Notes that the value of a name would have to be known.
+    pub(crate) fn want(&mut self, name: &str) {
         if let Some(Item::Value(value)) = self.lookup(name) {
             self.wanted.push(*value);
         }

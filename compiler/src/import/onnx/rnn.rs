@@ -221,8 +221,7 @@ fn activations(
             "Relu" | "Tanh" | "Sigmoid" | "Softsign" | "Softplus" => (None, None),
             other => return unsupported(format!("activation {other}")),
         };
-        let mut next = |list: &Option<Vec<f32>>, at: &mut usize, default: Option<f64>| match default
-        {
+        let next = |list: &Option<Vec<f32>>, at: &mut usize, default: Option<f64>| match default {
             None => 0.0,
             Some(default) => {
                 let given = list.as_ref().and_then(|list| list.get(*at)).copied();

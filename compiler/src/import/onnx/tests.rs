@@ -146,9 +146,9 @@ fn weights_are_slices_of_the_file() {
     let source = Source::parse(file.clone(), &|_| Err(String::new())).expect("the model is right");
     let graph = source.bind(&Bindings::default()).expect("nothing is to bind");
     let entry = graph.entry();
-    let weight = entry.nodes.iter().find_map(|(_, node)| match &node.op {
-        crate::op::Op::Constant(constant) => Some(constant.value.clone()),
-        _ => None,
+    let weight = entry.nodes.iter().find_map(|(_, node)| {
+        let crate::op::Op::Constant(constant) = &node.op else { return None };
+        Some(constant.value.clone())
     });
     let place = weight.expect("the weight is a constant").bytes().as_ptr() as usize;
     let start = file.as_ptr() as usize;

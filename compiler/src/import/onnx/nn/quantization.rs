@@ -47,7 +47,7 @@ fn over(
         let mut split = shape.clone();
         split.insert(axis + 1, block);
         let dims = (0..split.len()).filter(|&dim| dim != axis + 1).collect();
-        let mut joined = shape.clone();
+        let mut joined = shape;
         joined[axis] *= block;
         let spread = context.builder.add(op::Broadcast { shape: split, dims }, &[value])?;
         let spread = context.reshape(spread, &joined)?;
@@ -68,7 +68,21 @@ fn limits(dtype: DType) -> Result<(f64, f64), ImportError> {
         dtype if dtype.is_integer() && dtype.bits() <= 32 => {
             (Combine::Max.identity(dtype).to_f64(), Combine::Min.identity(dtype).to_f64())
         }
-        dtype => return unsupported(format!("codes of type {dtype}")),
+        DType::Bool
+        | DType::I4
+        | DType::I8
+        | DType::I16
+        | DType::I32
+        | DType::I64
+        | DType::U4
+        | DType::U8
+        | DType::U16
+        | DType::U32
+        | DType::U64
+        | DType::F64
+        | DType::F32
+        | DType::F16
+        | DType::BF16 => return unsupported(format!("codes of type {dtype}")),
     })
 }
 
@@ -107,11 +121,7 @@ fn quantize(context: &mut NodeContext<'_, '_, '_>) -> Converted {
     let axis = context.int("axis", 1);
     let block = usize::try_from(context.int("block_size", 0)).unwrap_or(0);
     let wide = widen(context.dtype(scale));
-    let x = if context.dtype(x) == DType::I32 {
-        context.convert(x, wide)?
-    } else {
-        context.convert(x, wide)?
-    };
+    let x = context.convert(x, wide)?;
     let scale = over(context, scale, &like, axis, block)?;
     let scale = context.convert(scale, wide)?;
     let zero = zero.map(|zero| over(context, zero, &like, axis, block)).transpose()?;

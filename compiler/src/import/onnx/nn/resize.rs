@@ -153,7 +153,7 @@ fn sized_axes(
             None => (ratios[index], size),
             Some(scale) => (scale, libm::floor(scale * from as f64 + 0.5)),
         };
-        if !(to >= 1.0 && to < MOST) {
+        if !(1.0..MOST).contains(&to) {
             return invalid(format!("the size {to} of axis {axis}"));
         }
         let region = region(roi, index, axes.len());
