@@ -7,6 +7,7 @@
 use std::hint::black_box;
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 use std::time::Instant;
+use systole_host::micro::wide::{self, Wide};
 use systole_host::micro::{ContractPlan, Cpu, Side, contract, pack, panel_widths};
 
 /// Seconds that this thread has run: what else the machine does should not count.
@@ -168,6 +169,19 @@ fn run_case(case: &Case, cpu: Cpu) -> f64 {
     2.0 * (m * n * k) as f64 / seconds / 1e9
 }
 
+/// Elements a nanosecond of a function over runs in the first-level cache.
+fn wide_speed(cpu: Cpu, wide: Wide) -> f64 {
+    let source: Vec<f32> = (0..768).map(|i| (i % 97) as f32 / 12.0 - 4.0).collect();
+    let mut target = vec![0.0f32; source.len()];
+    let function = wide::function(cpu, wide);
+    let seconds = fastest(|| {
+        // SAFETY: the instruction set is this machine's, and both slices have as many elements.
+        unsafe { function(target.as_mut_ptr(), source.as_ptr(), source.len()) };
+        black_box(&mut target);
+    });
+    source.len() as f64 / seconds / 1e9
+}
+
 fn line(extent: usize, step: usize) -> Vec<isize> {
     (0..extent).map(|i| (i * step) as isize).collect()
 }
@@ -276,6 +290,14 @@ fn main() {
                     case.name,
                     100.0 * speed / peak_here
                 );
+            }
+        }
+        for wide in
+            [Wide::Exp, Wide::Tanh, Wide::Erf, Wide::Sigmoid, Wide::Gelu, Wide::Silu, Wide::Softmax]
+        {
+            let name = format!("{wide:?}");
+            if words.iter().all(|word| name.contains(word.as_str()) || word.as_str() == "wide") {
+                println!("{name:40} {:8.2} elements/ns in runs of 768", wide_speed(cpu, wide));
             }
         }
         println!("{cpu:?}: register peak {:.1} GFLOP/s afterwards", peak(cpu));

@@ -1,8 +1,7 @@
 //! Runs the loops around the tiles.
 
 use super::plan::{Feed, Tiling};
-use super::tile::Tile;
-use super::vector::prefetch;
+use super::tile::{LEAF_COLUMNS, LEAF_ROWS, Tile};
 
 /// The addresses of one run.
 #[derive(Clone, Copy)]
@@ -42,9 +41,7 @@ pub(super) unsafe fn run(
                 let block =
                     Block { m: (m_begin, m_end), n: (n_begin, n_end), k: (k_begin, k_count), add };
                 // SAFETY: the blocks partition the product; see the caller's promise.
-                unsafe {
-                    run_block(tiling, block, m <= tiling.m_block, operands, scratch, b_scratch)
-                };
+                unsafe { run_block(tiling, block, operands, scratch, b_scratch) };
             }
         }
     }
@@ -66,7 +63,6 @@ struct Block {
 unsafe fn run_block(
     tiling: &Tiling,
     block: Block,
-    only_rows: bool,
     operands: Operands,
     a_scratch: *mut f32,
     b_scratch: *mut f32,
@@ -105,8 +101,8 @@ unsafe fn run_block(
                 Panel { start, stride: *k_stride }
             }
             Feed::Pack(packer) => {
-                // With one block of rows a packed panel is used at once, and its place is taken by the next.
-                let index = if only_rows { 0 } else { (column - block.n.0) / tiling.columns };
+                let index =
+                    if tiling.one_row_block { 0 } else { (column - block.n.0) / tiling.columns };
                 let start = b_scratch.wrapping_add(index * tiling.columns * k_count);
                 if block.m.0 == 0 {
                     // SAFETY: the scratch holds every panel of the block.
@@ -151,20 +147,18 @@ unsafe fn run_block(
                 add: block.add,
                 last_columns,
             };
+            if let Some(leaf) = tiling.leaf
+                && rows == LEAF_ROWS
+                && columns == LEAF_COLUMNS
+            {
+                // SAFETY: the tile lies inside the product, is whole, and its panels are packed.
+                unsafe {
+                    leaf(tile.k, tile.a, tile.b, tile.acc, tile.acc_row_stride, i64::from(tile.add))
+                };
+                continue;
+            }
             // SAFETY: the tile lies inside the product, and its operands were packed above or are the caller's.
             unsafe { functions[(rows - 1) * 2 + vectors - 1](&tile) };
-        }
-    }
-}
-
-/// Asks for the columns that come a few tiles later in every row of an unpacked `B`: each row lies in a page of its own, so
-/// that the machine does not see the order.
-fn prefetch_ahead(start: *const f32, k_stride: usize, k_count: usize, columns: usize) {
-    const TILES_AHEAD: usize = 4;
-    for k in 0..k_count {
-        let ahead = start.wrapping_add(k * k_stride + TILES_AHEAD * columns);
-        for line in (0..columns).step_by(16) {
-            prefetch(ahead.wrapping_add(line));
         }
     }
 }

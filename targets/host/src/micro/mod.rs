@@ -8,17 +8,23 @@
     reason = "micro-kernels read and write through the raw addresses that generated code passes"
 )]
 
+mod arithmetic;
+mod cranelift_leaf;
 mod dots;
 mod drive;
 mod pack;
 mod plan;
+pub(crate) mod polynomials;
 mod tile;
 mod vector;
+pub mod wide;
 
 pub use pack::pack;
 
+use cranelift_leaf::{Fused, host_leaf};
 use drive::Operands;
 use plan::Method;
+use tile::Leaf;
 
 /// The instruction set that micro-kernels may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,10 +119,21 @@ impl ContractPlan {
     /// # Panics
     /// If they are not, or if the machine lacks `cpu`.
     pub fn new(m: usize, n: usize, k: usize, a: Side, b: Side, cpu: Cpu) -> ContractPlan {
+        ContractPlan::with_leaf([m, n, k], a, b, cpu, leaf(cpu))
+    }
+
+    /// Plans a product whose whole tiles a leaf computes, where the instruction set's tiles are as large.
+    fn with_leaf(
+        [m, n, k]: [usize; 3],
+        a: Side,
+        b: Side,
+        cpu: Cpu,
+        leaf: Option<Leaf>,
+    ) -> ContractPlan {
         assert!(cpu.is_supported(), "this machine lacks {cpu:?}");
         check_side(&a, m, k);
         check_side(&b, n, k);
-        ContractPlan { m, n, k, method: Method::new([m, n, k], &a, &b, cpu) }
+        ContractPlan { m, n, k, method: Method::new([m, n, k], &a, &b, cpu, leaf) }
     }
 
     /// Bytes of scratch that [`contract`] needs. Any alignment serves.
@@ -134,6 +151,15 @@ impl Side {
                 (outer / width * panel_stride + k * width + outer % width).cast_signed()
             }
         }
+    }
+}
+
+/// The leaf that Cranelift makes, for instruction sets whose kernels in Rust are no faster.
+fn leaf(cpu: Cpu) -> Option<Leaf> {
+    match cpu {
+        Cpu::Baseline => host_leaf(Fused::No),
+        Cpu::Neon if cfg!(target_arch = "aarch64") => host_leaf(Fused::Yes),
+        Cpu::Neon | Cpu::Avx2 | Cpu::Avx512 => None,
     }
 }
 
@@ -203,3 +229,5 @@ unsafe fn empty_sum(plan: &ContractPlan, acc: *mut f32, acc_row_stride: usize, a
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wide_tests;

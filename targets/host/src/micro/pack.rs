@@ -79,16 +79,24 @@ impl Packer {
         let lanes = lanes(cpu);
         let (pieces, starts) = lane_pieces(width, &outer_offsets, lanes);
         let run_ends = unit_runs(&k_offsets);
-        // Instructions for a vector of packed elements: a load for every piece, against a share of a transposition.
+        // Rough instructions for a vector of packed elements: a load for every piece, against a share of a transposition.
+        let (part_cost, block_cost) = match cpu {
+            Cpu::Avx512 => (1.0, 5.0),
+            Cpu::Avx2 => (1.5, 4.0),
+            // These have no masked loads.
+            Cpu::Baseline | Cpu::Neon => (6.0, 3.0),
+        };
         let vectors = (starts.len() - 1).max(1);
-        let lanes_cost = pieces.len() as f64 / vectors as f64;
+        let parts = pieces.iter().filter(|piece| piece.end - piece.first < lanes).count();
+        let lanes_cost =
+            ((pieces.len() - parts) as f64 + parts as f64 * part_cost) / vectors as f64;
         let mut begin = 0;
         let mut blocks = 0;
         for end in &run_ends {
             blocks += (end - begin).div_ceil(lanes);
             begin = *end;
         }
-        let transpose_cost = 5.0 * (blocks * lanes) as f64 / k_offsets.len().max(1) as f64;
+        let transpose_cost = block_cost * (blocks * lanes) as f64 / k_offsets.len().max(1) as f64;
         let method = if lanes_cost <= transpose_cost {
             Method::Lanes { pieces, starts }
         } else {
@@ -168,18 +176,19 @@ unsafe fn pack_panel<V: Vector>(
             Method::Lanes { pieces, starts } => {
                 let k_offsets = &packer.k_offsets[k_begin..k_begin + k_count];
                 let vectors = packer.width.div_ceil(V::LANES);
-                for vector in 0..vectors {
+                // The last vector may overrun the panel's width, so it comes first.
+                for vector in (0..vectors).rev() {
                     let index = panel * vectors + vector;
                     let pieces = &pieces[starts[index]..starts[index + 1]];
                     let out = out.add(vector * V::LANES);
-                    let target = Target::<V>::new(packer.width, vector, out);
+                    let target = Target { width: packer.width, out };
                     match pieces {
-                        [] => target.fill::<0>(&[], k_offsets, base),
-                        [a] => target.fill::<1>(&[*a], k_offsets, base),
-                        [a, b] => target.fill::<2>(&[*a, *b], k_offsets, base),
-                        [a, b, c] => target.fill::<3>(&[*a, *b, *c], k_offsets, base),
-                        [a, b, c, d] => target.fill::<4>(&[*a, *b, *c, *d], k_offsets, base),
-                        pieces => target.fill_many(pieces, k_offsets, base),
+                        [] => target.fill::<V, 0>(&[], k_offsets, base),
+                        [a] => target.fill::<V, 1>(&[*a], k_offsets, base),
+                        [a, b] => target.fill::<V, 2>(&[*a, *b], k_offsets, base),
+                        [a, b, c] => target.fill::<V, 3>(&[*a, *b, *c], k_offsets, base),
+                        [a, b, c, d] => target.fill::<V, 4>(&[*a, *b, *c, *d], k_offsets, base),
+                        pieces => target.fill_many::<V>(pieces, k_offsets, base),
                     }
                 }
             }
@@ -213,39 +222,21 @@ const K_AHEAD: usize = 16;
 const BLOCKS_AHEAD: usize = 3;
 
 /// Where vectors of one column of a panel go, `width` elements apart.
-struct Target<V: Vector> {
+struct Target {
     width: usize,
-    /// Lanes that the panel has here.
-    mask: V::Mask,
-    /// Whether a whole vector may be written: the panel is as wide, or what follows is written later.
-    whole: bool,
     out: *mut f32,
 }
 
-impl<V: Vector> Target<V> {
+impl Target {
+    /// Writes a whole vector, though the panel may be narrower: what it overruns is written afterwards.
     #[inline(always)]
-    unsafe fn new(width: usize, vector: usize, out: *mut f32) -> Target<V> {
-        let here = V::LANES.min(width - vector * V::LANES);
-        // SAFETY: `Vector` asks for nothing but the instruction set here.
-        Target {
-            width,
-            mask: unsafe { V::mask(0, here) },
-            whole: here == V::LANES || width < V::LANES,
-            out,
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn put(&self, k: usize, vector: V) {
+    unsafe fn put<V: Vector>(&self, k: usize, vector: V) {
         // SAFETY: `PackFunction` makes the panel and its overrun writable.
-        unsafe {
-            let to = self.out.add(k * self.width);
-            if self.whole { vector.store(to) } else { vector.store_masked(to, self.mask) }
-        }
+        unsafe { vector.store(self.out.add(k * self.width)) }
     }
 
     #[inline(always)]
-    unsafe fn fill<const PIECES: usize>(
+    unsafe fn fill<V: Vector, const PIECES: usize>(
         &self,
         pieces: &[Piece; PIECES],
         k_offsets: &[isize],
@@ -278,7 +269,7 @@ impl<V: Vector> Target<V> {
     }
 
     #[inline(always)]
-    unsafe fn fill_many(&self, pieces: &[Piece], k_offsets: &[isize], base: *const f32) {
+    unsafe fn fill_many<V: Vector>(&self, pieces: &[Piece], k_offsets: &[isize], base: *const f32) {
         // SAFETY: masked loads touch only lanes that the pieces cover.
         unsafe {
             for (k, k_offset) in k_offsets.iter().enumerate() {
@@ -309,7 +300,8 @@ unsafe fn transpose_block<V: Vector>(
     // SAFETY: the loads stay within the run of `count` elements; see `PackFunction` for the rest.
     unsafe {
         let run = V::mask(0, count);
-        for vector in 0..packer.width.div_ceil(V::LANES) {
+        // The last vector may overrun the panel's width, so it comes first.
+        for vector in (0..packer.width.div_ceil(V::LANES)).rev() {
             let mut rows = [V::zero(); MOST_LANES];
             let lanes = outer.iter().skip(vector * V::LANES).take(V::LANES);
             if count == V::LANES {
@@ -324,7 +316,7 @@ unsafe fn transpose_block<V: Vector>(
                 }
             }
             V::transpose(&mut rows);
-            let target = Target::<V>::new(packer.width, vector, out.add(vector * V::LANES));
+            let target = Target { width: packer.width, out: out.add(vector * V::LANES) };
             for (step, row) in rows.iter().enumerate().take(count) {
                 target.put(step, *row);
             }

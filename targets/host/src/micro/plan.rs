@@ -2,7 +2,9 @@
 
 use super::dots::Dots;
 use super::pack::{Packer, unit_runs};
-use super::tile::{MOST_DIRECT_ROWS, Reads, TileFunction, most_rows, tile_function};
+use super::tile::{
+    LEAF_COLUMNS, LEAF_ROWS, Leaf, MOST_DIRECT_ROWS, Reads, TileFunction, most_rows, tile_function,
+};
 use super::{Cpu, Side, panel_widths};
 
 /// How a product is computed.
@@ -15,10 +17,16 @@ pub(super) enum Method {
 }
 
 impl Method {
-    pub(super) fn new(sizes: [usize; 3], a: &Side, b: &Side, cpu: Cpu) -> Method {
+    pub(super) fn new(
+        sizes: [usize; 3],
+        a: &Side,
+        b: &Side,
+        cpu: Cpu,
+        leaf: Option<Leaf>,
+    ) -> Method {
         match Dots::new(sizes, a, b, cpu) {
             Some(dots) => Method::Dots(dots),
-            None => Method::Tiles(Tiling::new(sizes, a, b, cpu)),
+            None => Method::Tiles(Tiling::new(sizes, a, b, cpu, leaf)),
         }
     }
 
@@ -59,8 +67,10 @@ pub(super) struct Tiling {
     pub(super) n_block: usize,
     /// Summed elements in a block.
     pub(super) k_block: usize,
-    /// Whether `B` is read unpacked from beyond the second-level cache.
-    pub(super) far_b: bool,
+    /// Whether there is one block of rows: a packed panel of `B` is used at once, and its place taken by the next.
+    pub(super) one_row_block: bool,
+    /// Computes whole tiles over packed panels in place of a function.
+    pub(super) leaf: Option<Leaf>,
     /// Functions by `(rows - 1) * 2 + vectors - 1`, for whole vectors of `B`.
     pub(super) whole: Vec<TileFunction>,
     /// The same where the last vector of `B` is masked.
@@ -81,7 +91,7 @@ const DIRECT_K_BLOCK: usize = 16;
 const K_BLOCK: usize = 384;
 
 impl Tiling {
-    pub(super) fn new([m, n, k]: [usize; 3], a: &Side, b: &Side, cpu: Cpu) -> Tiling {
+    fn new([m, n, k]: [usize; 3], a: &Side, b: &Side, cpu: Cpu, leaf: Option<Leaf>) -> Tiling {
         let (m_width, columns) = panel_widths(cpu);
         // Equal tiles waste least: 15 rows are 8 and 7, not 14 and 1.
         let rows = match a {
@@ -89,6 +99,7 @@ impl Tiling {
             Side::Gather { .. } if direct_a(a, m, n).is_some() => {
                 equal_rows(m, MOST_DIRECT_ROWS.min(most_rows(cpu)))
             }
+            Side::Gather { .. } if leaf.is_some() && m >= LEAF_ROWS => LEAF_ROWS,
             Side::Gather { .. } => equal_rows(m, most_rows(cpu)),
         };
         let a = feed_a(a, rows, [m, n], cpu);
@@ -106,16 +117,19 @@ impl Tiling {
             8,
         );
         let m_block = block(m, A_BLOCK_BYTES / (4 * k_block.max(1)), rows);
-        let n_block = match (&a, &b) {
-            // Without a second block of rows nothing of B is used twice, and one panel at a time is packed.
-            (
-                Feed::Panels(_) | Feed::Direct { .. } | Feed::Pack(_),
-                Feed::Panels(_) | Feed::Direct { .. },
-            ) => n.next_multiple_of(columns),
-            (Feed::Panels(_) | Feed::Direct { .. } | Feed::Pack(_), Feed::Pack(_)) => {
+        let one_row_block = m <= m_block;
+        let n_block = match &b {
+            Feed::Pack(_) if !one_row_block => {
                 block(n, B_BLOCK_BYTES / (4 * k_block.max(1)), columns)
             }
+            Feed::Panels(_) | Feed::Direct { .. } | Feed::Pack(_) => {
+                n.next_multiple_of(columns).max(columns)
+            }
         };
+        let leaf = leaf.filter(|_| {
+            let packed = |feed: &Feed| !matches!(feed, Feed::Direct { .. });
+            packed(&a) && packed(&b) && rows == LEAF_ROWS && columns == LEAF_COLUMNS
+        });
         let is_direct = matches!(a, Feed::Direct { .. });
         let functions = |reads| {
             let shapes = (1..=rows).flat_map(|rows| [(rows, 1), (rows, 2)]);
@@ -132,7 +146,8 @@ impl Tiling {
             m_block,
             n_block,
             k_block,
-            far_b,
+            one_row_block,
+            leaf,
             whole,
             masked,
         }
@@ -149,7 +164,10 @@ impl Tiling {
     /// Elements of scratch for the block of `B`.
     pub(super) fn b_elements(&self) -> usize {
         match self.b {
-            Feed::Pack(_) => (self.n_block * self.k_block + Packer::OVERRUN).next_multiple_of(16),
+            Feed::Pack(_) if self.one_row_block => {
+                (self.columns * self.k_block).next_multiple_of(16)
+            }
+            Feed::Pack(_) => (self.n_block * self.k_block).next_multiple_of(16),
             Feed::Panels(_) | Feed::Direct { .. } => 0,
         }
     }

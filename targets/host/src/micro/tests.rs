@@ -1,5 +1,7 @@
 //! A product agrees with the plain loop in f64, whatever its sizes, offsets and instruction set.
 
+use super::cranelift_leaf::{Fused, host_leaf};
+use super::tile::Leaf;
 use super::{ContractPlan, Cpu, Side, contract, pack, panel_widths};
 
 /// A small deterministic generator; the numbers only need to be varied.
@@ -83,7 +85,7 @@ fn offsets(
     (outer_offsets, k_offsets, extent)
 }
 
-fn cpus() -> Vec<Cpu> {
+pub(super) fn cpus() -> Vec<Cpu> {
     [Cpu::Baseline, Cpu::Neon, Cpu::Avx2, Cpu::Avx512]
         .into_iter()
         .filter(|cpu| cpu.is_supported())
@@ -91,7 +93,18 @@ fn cpus() -> Vec<Cpu> {
 }
 
 /// Runs one product and compares it with the plain loop.
-fn check(cpu: Cpu, [m, n, k]: [usize; 3], a_layout: Layout, b_layout: Layout, random: &mut Random) {
+fn check(cpu: Cpu, sizes: [usize; 3], a_layout: Layout, b_layout: Layout, random: &mut Random) {
+    check_with_leaf(cpu, None, sizes, a_layout, b_layout, random);
+}
+
+fn check_with_leaf(
+    cpu: Cpu,
+    leaf: Option<Leaf>,
+    [m, n, k]: [usize; 3],
+    a_layout: Layout,
+    b_layout: Layout,
+    random: &mut Random,
+) {
     let (a_outer, a_k, a_extent) = offsets(a_layout, m, k, random);
     let (b_outer, b_k, b_extent) = offsets(b_layout, n, k, random);
     let a_values: Vec<f32> = (0..a_extent).map(|_| random.value()).collect();
@@ -116,7 +129,7 @@ fn check(cpu: Cpu, [m, n, k]: [usize; 3], a_layout: Layout, b_layout: Layout, ra
         };
     let (a_side, a_data) = side(a_layout, &a_values, &a_outer, &a_k, m_width);
     let (b_side, b_data) = side(b_layout, &b_values, &b_outer, &b_k, n_width);
-    let plan = ContractPlan::new(m, n, k, a_side, b_side, cpu);
+    let plan = ContractPlan::with_leaf([m, n, k], a_side, b_side, cpu, leaf);
     let mut scratch = vec![0u8; plan.scratch_bytes()];
     let row_stride = n + random.below(5);
     for add in [0, 1] {
@@ -232,5 +245,23 @@ fn empty_sum_is_zero() {
         check(cpu, [3, 5, 0], Layout::SummedUnit, Layout::OuterUnit, &mut random);
         check(cpu, [0, 5, 3], Layout::SummedUnit, Layout::OuterUnit, &mut random);
         check(cpu, [3, 0, 3], Layout::SummedUnit, Layout::OuterUnit, &mut random);
+    }
+}
+
+#[test]
+fn leaves_of_cranelift_agree() {
+    let mut random = Random(6);
+    let mut leaves = vec![host_leaf(Fused::No)];
+    if Cpu::Avx2.is_supported() || Cpu::detect() == Cpu::Neon {
+        leaves.push(host_leaf(Fused::Yes));
+    }
+    for leaf in leaves {
+        let leaf = leaf.expect("Cranelift has code for this architecture");
+        for a_layout in LAYOUTS {
+            for b_layout in LAYOUTS {
+                let sizes = [6 + random.below(40), 8 + random.below(80), 1 + random.below(50)];
+                check_with_leaf(Cpu::Baseline, Some(leaf), sizes, a_layout, b_layout, &mut random);
+            }
+        }
     }
 }

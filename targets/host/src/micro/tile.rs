@@ -31,6 +31,17 @@ pub(super) struct Tile {
 /// The machine has the instruction set, and what the tile addresses is readable and writable.
 pub(super) type TileFunction = unsafe fn(&Tile);
 
+/// A tile of [`LEAF_ROWS`] by [`LEAF_COLUMNS`] over packed panels, whole: `(k, a_panel, b_panel, acc, acc_row_stride, add)`.
+///
+/// # Safety
+/// As for [`TileFunction`].
+pub(super) type Leaf = unsafe extern "C" fn(usize, *const f32, *const f32, *mut f32, usize, i64);
+
+/// Rows of a [`Leaf`]: a panel of the instruction sets that may have one.
+pub(super) const LEAF_ROWS: usize = 6;
+/// Columns of a [`Leaf`].
+pub(super) const LEAF_COLUMNS: usize = 8;
+
 /// How a tile reads its operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reads {

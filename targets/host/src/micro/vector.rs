@@ -307,7 +307,7 @@ impl Vector for arch::__m128 {
 
 /// Four lanes in plain Rust, for architectures without kernels of their own; compilers make vector code of it.
 #[derive(Clone, Copy)]
-pub(super) struct Portable([f32; 4]);
+pub(super) struct Portable(pub(super) [f32; 4]);
 
 impl Vector for Portable {
     const LANES: usize = 4;
