@@ -3,15 +3,11 @@
 //! exp 2, log 2, tanh 4, erf 4 units in the last place of the result, over all of f32.
 
 use crate::code::Code;
+use crate::micro::polynomials::{ERF, EXP, LN2_HIGH, LN2_LOW, LOG_ERFC, TANH};
 use crate::shape::Shape;
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
-const LN2_HIGH: f32 = 0.693_359_4;
-const LN2_LOW: f32 = -2.121_944_4e-4;
-
-/// (e^r − 1 − r) / r² for |r| ≤ ln 2 / 2.
-const EXP: [f32; 5] = [0.499_999_93, 0.166_665_2, 0.041_668_394, 0.008_368_78, 0.001_381_446_7];
 /// (ln(1 + f) − f + f²/2) / f³ for √½ − 1 ≤ f < √2 − 1.
 const LOG: [f32; 9] = [
     0.333_333_13,
@@ -23,29 +19,6 @@ const LOG: [f32; 9] = [
     0.118_881_59,
     -0.116_756_54,
     0.067_466_515,
-];
-/// (tanh x − x) / x³ as a polynomial in x², for |x| < 0.625.
-const TANH: [f32; 5] = [-0.333_332_84, 0.133_314_91, -0.053_743_5, 0.020_650_588, -0.005_717_045_5];
-/// (erf x − x) / x as a polynomial in x², for |x| < 1.
-const ERF: [f32; 7] = [
-    0.128_379_17,
-    -0.376_126_27,
-    0.112_836,
-    -0.026_854_444,
-    0.005_189_535_4,
-    -0.000_802_084_25,
-    7.889_123e-5,
-];
-/// ln(1 − erf x) for 1 ≤ x ≤ 4.
-const LOG_ERFC: [f32; 8] = [
-    0.000_183_444_84,
-    -1.129_556_8,
-    -0.633_262_6,
-    -0.108_372_48,
-    0.025_178_971,
-    -0.004_193_612_2,
-    0.000_439_106_57,
-    -2.149_612_8e-5,
 ];
 
 fn polynomial(code: &mut Code<'_>, shape: Shape, coefficients: &[f32], x: Value) -> Value {

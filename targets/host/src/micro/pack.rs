@@ -129,9 +129,8 @@ fn lane_pieces(width: usize, outer_offsets: &[isize], lanes: usize) -> (Vec<Piec
     for panel in outer_offsets.chunks(width) {
         for begin in (0..width).step_by(lanes) {
             let end = panel.len().min(begin + lanes);
-            for index in begin..end {
-                let lane = index - begin;
-                let offset = panel[index].wrapping_sub(lane.cast_signed());
+            for (lane, outer_offset) in panel.iter().take(end).skip(begin).enumerate() {
+                let offset = outer_offset.wrapping_sub(lane.cast_signed());
                 let start = starts[starts.len() - 1];
                 match pieces[start..].last_mut() {
                     Some(piece) if piece.offset == offset => piece.end = lane + 1,

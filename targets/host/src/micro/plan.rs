@@ -11,7 +11,7 @@ use super::{Cpu, Side, panel_widths};
 #[derive(Clone, Debug)]
 pub(super) enum Method {
     /// Tiles in registers over packed panels.
-    Tiles(Tiling),
+    Tiles(Box<Tiling>),
     /// Dot products along `k`.
     Dots(Dots),
 }
@@ -26,7 +26,7 @@ impl Method {
     ) -> Method {
         match Dots::new(sizes, a, b, cpu) {
             Some(dots) => Method::Dots(dots),
-            None => Method::Tiles(Tiling::new(sizes, a, b, cpu, leaf)),
+            None => Method::Tiles(Box::new(Tiling::new(sizes, a, b, cpu, leaf))),
         }
     }
 

@@ -63,6 +63,10 @@ pub(super) fn most_rows(cpu: Cpu) -> usize {
     super::panel_widths(cpu).0
 }
 
+#[expect(
+    clippy::needless_range_loop,
+    reason = "slices of the accumulators would keep them in memory"
+)]
 #[inline(always)]
 unsafe fn tile<
     V: Vector,
