@@ -221,6 +221,11 @@ impl Executable {
         text
     }
 
+    /// The name of each distinct kernel, in the order in which they are first called.
+    pub(crate) fn kernel_names(&self) -> Vec<String> {
+        self.units.iter().map(|unit| self.module.kernels[unit.kernel].name.clone()).collect()
+    }
+
     /// The bytes that a run needs for temporaries, besides scratch and results.
     pub fn arena_bytes(&self) -> usize {
         self.arena_bytes

@@ -26,4 +26,4 @@ pub use executable::{Executable, HostError, Options, compile};
 pub use jit::Listing;
 pub use machine::machine;
 pub use object::object;
-pub use run::RunOptions;
+pub use run::{KernelTime, RunOptions};

@@ -12,7 +12,8 @@ use crate::jit::Entry;
 use crate::memory::Block;
 use crate::team::{Team, with_team};
 use bytes::Bytes;
-use std::time::Instant;
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
 use systole_compiler::kernel::{Affine, Term};
 use systole_compiler::tensor::Tensor;
 use systole_compiler::types::Class;
@@ -71,14 +72,48 @@ struct Run<'r> {
     addresses: Vec<*mut u8>,
     table: Vec<*mut u8>,
     scalars: Vec<i64>,
+    /// For each unit, how often it was called and for how long, where that is asked for.
+    times: Option<&'r RefCell<Vec<(usize, Duration)>>>,
+}
+
+/// The calls of one kernel in a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelTime {
+    /// The kernel's name.
+    pub kernel: String,
+    /// How often it was called.
+    pub calls: usize,
+    /// How long that took together.
+    pub time: Duration,
 }
 
 impl Executable {
+    /// Runs once and tells what each kernel took, in the order in which they are first called.
+    pub fn profile(
+        &self,
+        inputs: &[Tensor],
+        options: &RunOptions<'_>,
+    ) -> Result<Vec<KernelTime>, HostError> {
+        let times = RefCell::new(vec![(0, Duration::ZERO); self.units.len()]);
+        self.run_timed(inputs, options, Some(&times))?;
+        let named = times.into_inner().into_iter().zip(self.kernel_names());
+        Ok(named.map(|((calls, time), kernel)| KernelTime { kernel, calls, time }).collect())
+    }
+
     /// The results, in order, of inputs of the module's types, in order.
     pub fn run(
         &self,
         inputs: &[Tensor],
         options: &RunOptions<'_>,
+    ) -> Result<Vec<Tensor>, HostError> {
+        self.run_timed(inputs, options, None)
+    }
+
+    fn run_timed(
+        &self,
+        inputs: &[Tensor],
+        options: &RunOptions<'_>,
+        times: Option<&RefCell<Vec<(usize, Duration)>>>,
     ) -> Result<Vec<Tensor>, HostError> {
         check_inputs(self, inputs)?;
         let threads = options.threads.clamp(1, 256);
@@ -90,7 +125,7 @@ impl Executable {
         }
         let result =
             self.addresses(inputs, &mut copies, &blocks, &workspace).and_then(|addresses| {
-                self.execute(&self.steps, addresses, &mut workspace, threads, options)
+                self.execute(&self.steps, addresses, &mut workspace, threads, options, times)
             });
         let mut spare = self.workspaces.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         spare.push(workspace);
@@ -167,6 +202,7 @@ impl Executable {
         workspace: &mut Workspace,
         threads: usize,
         options: &RunOptions<'_>,
+        times: Option<&RefCell<Vec<(usize, Duration)>>>,
     ) -> Result<(), HostError> {
         // Addresses of scratch as numbers, so that threads may share the list.
         let scratch: Vec<usize> =
@@ -182,7 +218,7 @@ impl Executable {
         };
         with_team(threads, &execute, |team| {
             let (table, scalars) = (Vec::new(), Vec::new());
-            Run { executable: self, options, team, addresses, table, scalars }.steps(steps)
+            Run { executable: self, options, team, addresses, table, scalars, times }.steps(steps)
         })
     }
 }
@@ -201,7 +237,7 @@ pub(crate) fn load(executable: &mut Executable, steps: &[Action]) -> Result<(), 
             Spot::Input(_) | Spot::InputCopy(_) | Spot::Output(_) => std::ptr::null_mut(),
         })
         .collect();
-    executable.execute(steps, addresses, &mut workspace, 1, &options)
+    executable.execute(steps, addresses, &mut workspace, 1, &options, None)
 }
 
 fn stopped(options: &RunOptions<'_>) -> Option<HostError> {
@@ -284,7 +320,13 @@ impl Run<'_> {
             total,
             chunk,
         };
+        let started = self.times.map(|_| Instant::now());
         self.team.run(&job, ((total + chunk - 1) / chunk) as usize);
+        if let (Some(times), Some(started)) = (self.times, started) {
+            let (calls, time) = &mut times.borrow_mut()[call.unit];
+            *calls += 1;
+            *time += started.elapsed();
+        }
         stopped(self.options).map_or(Ok(()), Err)
     }
 

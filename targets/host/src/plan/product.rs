@@ -136,7 +136,12 @@ impl<'k> Planner<'k> {
         let Some(Home::Folded) = self.homes.get(&tile) else { return None };
         let TileOp::Load { operand, at, .. } = self.definitions[&tile].op else { return None };
         let pieces = &self.layouts[operand.index()].pieces;
-        let (last, rest) = pieces.split_last()?;
+        // Dimensions of one element stand before the panels and add nothing.
+        let single = pieces.iter().take_while(|piece| piece.size == 1).count();
+        let outermost = pieces.last().map(|last| last.dim);
+        let single =
+            pieces[..single].iter().take_while(|piece| Some(piece.dim) != outermost).count();
+        let (last, rest) = pieces[single..].split_last()?;
         let (first, middle) = rest.split_first()?;
         if first.dim != last.dim
             || last.size != width
