@@ -64,7 +64,10 @@ fn run(
 }
 
 fn is_constant(buffers: &Arena<Buffer>, buffer: BufferId) -> bool {
-    matches!(buffers[buffer].lifetime, Lifetime::Constant(_) | Lifetime::Parameter(_))
+    matches!(
+        buffers[buffer].lifetime,
+        Lifetime::Constant(_) | Lifetime::Parameter(_) | Lifetime::Loaded
+    )
 }
 
 fn for_each_call(steps: &[Step], visitor: &mut dyn FnMut(KernelId, &[BufferId])) {

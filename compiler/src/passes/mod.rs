@@ -6,6 +6,7 @@ pub mod fold_constants;
 pub mod fuse;
 pub mod inline_calls;
 pub mod layout;
+pub mod load_once;
 pub mod merge_duplicates;
 pub mod place;
 pub mod plan_buffers;
@@ -32,7 +33,7 @@ pub const GRAPH_PASSES: &[Pass<Graph>] = &[
 pub const KERNEL_PASSES: &[Pass<Kernel>] = &[tile::PASS, place::PASS];
 
 /// Passes over modules.
-pub const MODULE_PASSES: &[Pass<Module>] = &[layout::PASS, plan_buffers::PASS];
+pub const MODULE_PASSES: &[Pass<Module>] = &[load_once::PASS, layout::PASS, plan_buffers::PASS];
 
 /// Rebuilds every function of a graph.
 fn each_function(

@@ -366,6 +366,15 @@ impl<'e, 'f> Emitter<'e, 'f> {
         })
     }
 
+    /// Whether neighbours along the vectorised loop are every second 32-bit element in memory, and not guarded.
+    fn is_every_second(&self, state: &State, access: &Access) -> bool {
+        let plain = access.dims.iter().all(|dim| self.is_linear(state, dim));
+        let words = matches!(access.dtype, DType::F32 | DType::I32 | DType::U32);
+        plain
+            && words
+            && self.schedule.vector.is_some_and(|index| super::stride(access, index) == 8)
+    }
+
     fn evaluate(&mut self, state: &mut State, node: NodeId) {
         let varies = self.varies[node] && state.copies.is_some();
         if !varies {
@@ -515,6 +524,10 @@ impl<'e, 'f> Emitter<'e, 'f> {
                 if state.inside == Inside::No && self.is_guarded_along_vector(access) {
                     let pad = access.pad.expect("only guarded loads have pads");
                     return Some(self.vector_constant(pad));
+                }
+                if self.is_every_second(state, access) {
+                    let (address, offset, _) = self.address(state, node, access, copy, 0);
+                    return Some(self.code.load_every_second(*dtype, address, offset));
                 }
                 if !self.is_contiguous(state, access) {
                     let lanes = std::array::from_fn(|lane| self.scalar(state, node, copy, lane));

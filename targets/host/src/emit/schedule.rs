@@ -155,7 +155,8 @@ fn scattered(nest: &Nest, index: usize, with_sink: bool) -> usize {
         .filter(|access| {
             let step = stride(access, index);
             let plain = access.dims.iter().all(|dim| dim.index.is_none());
-            !(plain && (step == 0 || step == access.dtype.bytes() as i64))
+            let bytes = access.dtype.bytes() as i64;
+            !(plain && (step == 0 || step == bytes || (step == 8 && bytes == 4)))
                 && (access.uses_loop(index) || !plain)
         })
         .count()

@@ -11,6 +11,9 @@ use cranelift_codegen::ir::{InstBuilder, Value, types};
 use systole_compiler::kernel::{Affine, Combine};
 use systole_compiler::types::DType;
 
+/// The most positions of a reduction that become straight code: the taps of a window of seven by seven.
+const UNROLLED: usize = 49;
+
 /// A partial result of a reduction: for each copy one vector, or a scalar for each lane.
 type Partial = Vec<Value>;
 
@@ -408,7 +411,7 @@ impl Emitter<'_, '_> {
         let extents = &self.schedule.nest.extents;
         let rest: usize = order[depth..].iter().map(|&index| extents[index]).product();
         let extent = extents[order[depth]] as i64;
-        if rest <= 9 {
+        if rest <= UNROLLED {
             let mut partial = partial;
             for position in 0..extent {
                 let counter = self.code.int(position);

@@ -211,15 +211,15 @@ impl<'k> Planner<'k> {
                     accumulate: *accumulate,
                 }
             }
-            TileOp::Load { .. } | TileOp::Gather { .. } | TileOp::Map { .. } => {
+            TileOp::Load { .. }
+            | TileOp::Gather { .. }
+            | TileOp::Map { .. }
+            | TileOp::Fill { .. }
+            | TileOp::View { .. }
+            | TileOp::Rearrange { .. } => {
                 Sink::Store { root: self.computed(&mut nest, result, op, &places) }
             }
-            TileOp::Fill { .. }
-            | TileOp::View { .. }
-            | TileOp::Rearrange { .. }
-            | TileOp::Sort { .. } => {
-                unreachable!("these are folded, or done above")
-            }
+            TileOp::Sort { .. } => unreachable!("sorts are done above"),
         };
         actions.push(Action::Nest(nest));
     }

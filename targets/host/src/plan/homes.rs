@@ -147,9 +147,12 @@ impl<'k> Planner<'k> {
 
     /// Whether reading the tile anew costs no more than keeping it.
     fn may_fold(&self, tile: TileId, op: &TileOp) -> bool {
+        let sorted = self.uses_of(tile).iter().any(|read| read.kind == UseKind::Sorted);
         match op {
-            TileOp::Fill { .. } | TileOp::View { .. } | TileOp::Rearrange { .. } => true,
+            // What is sorted lies in memory.
             TileOp::Load { pad: None, .. } => true,
+            _ if sorted => false,
+            TileOp::Fill { .. } | TileOp::View { .. } | TileOp::Rearrange { .. } => true,
             TileOp::Load { pad: Some(_), .. } => {
                 self.load_stays_inside(tile, op) || self.is_read_once(tile)
             }
@@ -214,7 +217,7 @@ impl<'k> Planner<'k> {
             UseKind::View(view) => {
                 self.kernel.tiles[view].count() <= count && self.is_read_once(view)
             }
-            UseKind::Product | UseKind::Memory => false,
+            UseKind::Product | UseKind::Sorted | UseKind::Memory => false,
         }
     }
 
@@ -225,7 +228,9 @@ impl<'k> Planner<'k> {
             read.loops.len() == depth
                 && match read.kind {
                     UseKind::Store | UseKind::Elements(_) => true,
-                    UseKind::View(_) | UseKind::Product | UseKind::Memory => false,
+                    UseKind::View(_) | UseKind::Product | UseKind::Sorted | UseKind::Memory => {
+                        false
+                    }
                 }
         })
     }
@@ -259,7 +264,7 @@ impl<'k> Planner<'k> {
                 UseKind::Elements(reader) | UseKind::View(reader) => {
                     last = last.max(self.last_reach(reader))
                 }
-                UseKind::Product | UseKind::Store | UseKind::Memory => {}
+                UseKind::Product | UseKind::Store | UseKind::Sorted | UseKind::Memory => {}
             }
         }
         last
@@ -530,7 +535,7 @@ pub(super) fn reads(op: &TileOp, result: TileId) -> Vec<(TileId, UseKind)> {
             init.iter().chain(std::iter::once(tile)).map(elements).collect()
         }
         TileOp::ArgReduce { tile, .. } | TileOp::Scan { tile, .. } => vec![elements(tile)],
-        TileOp::Sort { tile, .. } => vec![(*tile, UseKind::Memory)],
+        TileOp::Sort { tile, .. } => vec![(*tile, UseKind::Sorted)],
     }
 }
 

@@ -154,6 +154,8 @@ enum UseKind {
     Product,
     /// A store.
     Store,
+    /// A sort.
+    Sorted,
     /// Anything that needs it in memory.
     Memory,
 }
