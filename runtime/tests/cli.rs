@@ -189,7 +189,7 @@ fn mistakes_are_explained() {
     exit 2
     error[usage]: 1 input is missing
       x: f32[batch, 3]   --input 'x=@FILE.npy'
-      help: give them one by one, all in a bundle with --inputs FILE.npz, or numbers to try with --input '*=random:0'
+      help: give each with --input, all in a bundle with --inputs FILE.npz, or try --input '*=random:0' with sizes by --dim NAME=N
     ");
     insta::assert_snapshot!(run(&["--input", "x=zeros"]), @r"
     exit 2
@@ -228,12 +228,12 @@ fn mistakes_are_explained() {
     insta::assert_snapshot!(run(&["--threads", "2"]), @r"
     exit 2
     error[usage]: --threads has no effect on the target reference
-      help: leave out --threads, or use --target host
+      help: leave out --threads, or use another --target
     ");
     insta::assert_snapshot!(run(&["--print-changed"]), @r"
     exit 2
     error[usage]: --print-changed has no effect on the target reference
-      help: leave out --print-changed, or use --target host
+      help: leave out --print-changed, or use another --target
     ");
     insta::assert_snapshot!(refused(&["run", "wrong.tir", "--target", "reference"]), @r"
     exit 1
@@ -260,8 +260,9 @@ fn mistakes_are_explained() {
       help: the targets are `host`, `reference`, `kernels`, `trn1`, `trn2`, `trn3`, `trn4`
     ");
     insta::assert_snapshot!(refused(&["opt", "exp.tir", "--passes", "simplify,fuze"]), @r"
-    exit 3
-    error[unsupported]: the host target is not in this version yet
+    exit 2
+    error[usage]: no pass over this level is called `fuze`
+      help: the passes are inline-calls, simplify, expand, fold-constants, merge-duplicates, drop-dead, fuse
     ");
     insta::assert_snapshot!(refused(&["explain", "E0001"]), @r"
     exit 2

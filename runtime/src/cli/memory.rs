@@ -7,7 +7,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 struct Counting;
 
@@ -16,6 +17,7 @@ static ALLOCATOR: Counting = Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
+static ENDING: AtomicBool = AtomicBool::new(false);
 static LAST_WORDS: OnceLock<LastWords> = OnceLock::new();
 
 /// What is written where a limit ends the process. It is made ahead, because nothing can be allocated then.
@@ -36,6 +38,12 @@ pub(super) fn set_limit(bytes: usize, words: LastWords) {
 /// Writes the words and ends the process with that code, without running anything else: other threads may hold locks,
 /// so neither destructors nor the buffers of standard output can be trusted.
 pub(super) fn end(words: &LastWords, code: i32) -> ! {
+    // Several threads may find the limit passed; the first one speaks, and its exit ends the others.
+    if ENDING.swap(true, Ordering::Relaxed) {
+        loop {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
     write_all(2, words.text.as_bytes());
     if let Some(json) = &words.json {
         write_all(1, json.as_bytes());
