@@ -193,8 +193,8 @@ totals! {
     bool: |_x| false;
     i64: |_x| false;
     u64: |_x| false;
-    f32: |x| x != x;
-    f64: |x| x != x;
+    f32: |x| f32::is_nan(x);
+    f64: |x| f64::is_nan(x);
 }
 
 /// The elements sorted along an axis, stably, and the position each came from; in the order of `dims`.

@@ -86,7 +86,9 @@ impl Resolver<'_> {
             }
             ast::Op::Reduce { combine, tiles, over, accumulate } => {
                 let accumulate = self.written(accumulate.as_ref())?;
-                self.reduce(combine, tiles, over, accumulate, expected, body, span)
+                let dtype = accumulate.or(expected.dtype);
+                let expected = Guess { dtype, ..expected.clone() };
+                self.reduce(combine, tiles, over, &expected, body, span)
             }
             ast::Op::ArgReduce { combine, tile, over, last } => {
                 let combine = self.combine(combine);
@@ -334,7 +336,6 @@ impl Resolver<'_> {
         combine: &At<&str>,
         tiles: &[ast::Operand<'_>],
         over: &[Name<'_>],
-        written: Option<DType>,
         expected: &Guess,
         body: &mut Vec<Stmt>,
         span: Span,
@@ -355,7 +356,7 @@ impl Resolver<'_> {
                 Some(self.operand(init, &Guess::default(), body)?)
             }
             Some(init @ ast::Operand::Nested(_)) => {
-                let start = Guess { dtype: written.or(expected.dtype), ..Guess::default() };
+                let start = Guess { dtype: expected.dtype, ..Guess::default() };
                 Some(self.operand(init, &start, body)?)
             }
             None => None,
@@ -363,8 +364,7 @@ impl Resolver<'_> {
         let tile = self.operand(tile, &Guess::default(), body)?;
         let over = self.axes(over);
         let started = init.map(|init| self.kernel.tiles[init].dtype);
-        let known = written.or(expected.dtype).or(started);
-        let accumulate = self.accumulate(combine, tile, known);
+        let accumulate = self.accumulate(combine, tile, expected.dtype.or(started));
         let guess = self.like(tile, accumulate, self.without(tile, &over));
         Some((TileOp::Reduce { combine, init, tile, over, accumulate }, vec![guess]))
     }
