@@ -1,5 +1,7 @@
 //! Every code of every narrow type, against formulas that share nothing with the code.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test names what it is about")]
+
 use super::*;
 
 /// What a code stands for, digit by digit: sign, exponent, mantissa, by the standards' tables.

@@ -110,7 +110,6 @@ macro_rules! from_attr {
         $(impl FromAttr for $rust {
             const WHAT: &'static str = $what;
             fn from_attr(value: &AttrValue) -> Option<Self> {
-                #[expect(clippy::wildcard_enum_match_arm, reason = "every other form is wrong")]
                 match value { $pattern => $value, _ => None }
             }
         })*

@@ -81,7 +81,9 @@ pub(super) fn positions(indices: &Tensor) -> Vec<i64> {
         Values::Uint(values) => {
             values.into_iter().map(|value| i64::try_from(value).unwrap_or(i64::MAX)).collect()
         }
-        values => values.into_i64(),
+        values @ (Values::Bool(_) | Values::Int(_) | Values::F32(_) | Values::F64(_)) => {
+            values.into_i64()
+        }
     }
 }
 

@@ -60,7 +60,7 @@ impl OpDef for ReduceScatter {
 /// The size of each rank's part of `x` along `axis`.
 pub(super) fn part(x: &TensorType, axis: usize, ranks: usize) -> Result<usize, TypeError> {
     let size = x.shape[axis];
-    if size % ranks == 0 {
+    if size.is_multiple_of(ranks) {
         return Ok(size / ranks);
     }
     rules::fail(format!("{size} elements along axis {axis} do not divide among {ranks} ranks"))
