@@ -25,7 +25,7 @@ impl<'a> Group<'a> {
                     return Ok(tile);
                 }
                 let tile = self.widen(tile, &over);
-                let axes = axes_in(index);
+                let axes = self.axes_left(tile, &over);
                 let accumulate = op.accumulate;
                 let op = TileOp::Reduce { combine: op.combine, init: None, tile, over, accumulate };
                 let reduced = self.define(op, accumulate, &axes);
@@ -38,7 +38,7 @@ impl<'a> Group<'a> {
                 at.insert(op.axis, Affine::axis(axis));
                 let tile = self.tile(x, &at)?;
                 let tile = self.widen(tile, &[axis]);
-                let axes = axes_in(index);
+                let axes = self.axes_left(tile, &[axis]);
                 let op = TileOp::ArgReduce { combine: op.combine, tile, over: axis, last: op.last };
                 Ok(self.define(op, self.dtype(value), &axes))
             }
@@ -47,7 +47,7 @@ impl<'a> Group<'a> {
                 let (axis, at) = self.along(x, op.axis, index);
                 let tile = self.tile(x, &at)?;
                 let tile = self.widen(tile, &[axis]);
-                let axes = axes_in(&at);
+                let axes = self.tile_axes(tile);
                 let scan = TileOp::Scan {
                     combine: op.combine,
                     tile,
@@ -161,6 +161,11 @@ impl<'a> Group<'a> {
         self.define(TileOp::View { tile, at }, dtype, &axes)
     }
 
+    /// The axes of a tile but those that vanish.
+    fn axes_left(&self, tile: TileId, over: &[Axis]) -> Vec<Axis> {
+        self.tile_axes(tile).into_iter().filter(|axis| !over.contains(axis)).collect()
+    }
+
     /// The index with one dimension read along a whole axis: its own where it is one, else a new one.
     fn along(&mut self, x: ValueId, dim: usize, index: &[Affine]) -> (Axis, Index) {
         let extent = self.shape(x)[dim];
@@ -205,7 +210,7 @@ impl<'a> Group<'a> {
         let (axis, at) = self.along(x, dim, index);
         let tile = self.tile(x, &at)?;
         let tile = self.widen(tile, &[axis]);
-        let axes = axes_in(&at);
+        let axes = self.tile_axes(tile);
         let keys = self.define(TileOp::Sort { tile, over: axis, descending }, self.dtype(x), &axes);
         // The second result stands in the same statement.
         let dims: Vec<(Axis, usize)> = self.kernel.tiles[keys].dims.to_vec();
@@ -367,7 +372,7 @@ impl<'a> Group<'a> {
             return Ok(tile);
         }
         let tile = self.widen(tile, &over);
-        let axes: Vec<Axis> = axes_in(index);
+        let axes = self.axes_left(tile, &over);
         let accumulate = op.accumulate;
         let reduce = TileOp::Reduce { combine: op.combine, init: None, tile, over, accumulate };
         let reduced = self.define(reduce, accumulate, &axes);

@@ -156,6 +156,9 @@ impl Walk<'_> {
                     let start = self.position;
                     self.touch(*counter);
                     self.steps(body);
+                    // The number is counted up before every iteration, read or not.
+                    self.position += 1;
+                    self.touch(*counter);
                     self.keep_through(start);
                 }
             }
