@@ -80,10 +80,14 @@ fn rows<I>(passes: &[systole_compiler::pass::Pass<I>]) -> Vec<(&'static str, &'s
 fn errors() -> String {
     let mut text = String::from(
         "# Error codes\n\n`systole explain CODE` prints the same. Every error has a code, and a place in the text or a node of \
-         the model where there\nis one.\n\n| code | meaning |\n| --- | --- |\n",
+         the model where there\nis one.\n",
     );
     for (_, name, doc) in Code::CATALOG {
-        row(&mut text, &[&format!("`{name}`"), &one_line(doc)]);
+        write!(text, "\n## {name}\n\n").expect(TAKES_ALL);
+        for line in doc.lines() {
+            let line = line.strip_prefix(' ').unwrap_or(line).trim_end();
+            writeln!(text, "{line}").expect(TAKES_ALL);
+        }
     }
     text.push_str(
         "\n## Exit codes\n\n| code | meaning |\n| --- | --- |\n| 0 | ok |\n| 1 | the model or program is wrong |\n\

@@ -80,27 +80,29 @@ pub fn failures(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// `Err` where tests of the list no longer pass, or others have begun to, among those that ran.
-pub fn check(outcomes: &[Outcome], list: &Path) -> Result<(), String> {
+/// What has changed against the list, among the tests that ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Tests of the list that no longer pass.
+    pub lost: Vec<String>,
+    /// Tests that pass and are not in the list.
+    pub gained: Vec<String>,
+}
+
+/// Compares with the list of the tests that should pass.
+pub fn check(outcomes: &[Outcome], list: &Path) -> Result<Changes, String> {
     let text = fs::read_to_string(list).map_err(|error| format!("{}: {error}", list.display()))?;
     let listed: BTreeSet<&str> = text.lines().filter(|line| !line.is_empty()).collect();
-    let mut changes = String::new();
+    let mut changes = Changes::default();
     for outcome in outcomes {
-        let name = outcome.test.name.as_str();
-        let line = match (listed.contains(name), outcome.verdict == Verdict::Passed) {
-            (true, false) => format!("lost: {name}\n"),
-            (false, true) => format!("gained: {name}\n"),
-            (true, true) | (false, false) => continue,
-        };
-        changes.push_str(&line);
+        let name = outcome.test.name.clone();
+        match (listed.contains(name.as_str()), outcome.verdict == Verdict::Passed) {
+            (true, false) => changes.lost.push(name),
+            (false, true) => changes.gained.push(name),
+            (true, true) | (false, false) => {}
+        }
     }
-    if changes.is_empty() {
-        return Ok(());
-    }
-    Err(format!(
-        "{changes}the tests that pass are not those of {}; `--update` rewrites it",
-        list.display()
-    ))
+    Ok(changes)
 }
 
 /// Writes the list of the tests that passed.
