@@ -224,7 +224,12 @@ impl Context<'_> {
                         let dtype = kernel.tiles[*init].dtype;
                         convert::convert(self.source(*init).all(dims), dtype, *accumulate)
                     }
-                    None => combine.identity(*accumulate).values(tile.count()),
+                    // The identity is one of the elements' type, so that nothing at all has a value of that type.
+                    None => {
+                        let dtype = kernel.tiles[*reduced].dtype;
+                        let identity = combine.identity(dtype).values(tile.count());
+                        convert::convert(identity, dtype, *accumulate)
+                    }
                 };
                 let fold = self.fold(*combine, *reduced, *accumulate);
                 let values = reduce::reduce(self, &fold, start, over, dims)?;

@@ -140,7 +140,8 @@ pub(super) fn scan(
     let (order, extent) = axis_last(dims, over);
     let elements = convert(fold.tile.all(&order), fold.dtype, fold.accumulate);
     let function = fold.combine.function();
-    let identity = fold.combine.identity(fold.accumulate).values(1);
+    let identity = fold.combine.identity(fold.dtype).values(1);
+    let identity = convert(identity, fold.dtype, fold.accumulate);
     let how = (exclusive, reverse);
     macro_rules! each {
         ($($class:ident => $rust:ty),*) => {
