@@ -1,6 +1,11 @@
 //! Applies a schedule to a kernel without loops: each tiled axis becomes a loop, and in every index the axis becomes the
 //! axis plus the loop's variable. Nothing else changes, so the tiled kernel means what the whole one does.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a form that is not named is none of those asked for"
+)]
+
 use super::{
     Affine, Axis, Kernel, Loop, LoopKind, Schedule, Stmt, Term, TileId, TileOp, Var, VarId, VarKind,
 };
@@ -87,10 +92,9 @@ fn summing(body: &[Stmt], axis: Axis) -> Vec<TileId> {
             results,
             op: TileOp::Contract { over, .. } | TileOp::Reduce { over, .. },
         } = stmt
+            && over.contains(&axis)
         {
-            if over.contains(&axis) {
-                found.push(results[0]);
-            }
+            found.push(results[0]);
         }
     }
     found
@@ -173,7 +177,7 @@ fn substitute(
     let name = kernel.axis_name(axis).to_owned();
     let var = kernel.vars.push(Var { name, kind: VarKind::Loop });
     let shifted = Affine::axis(axis).plus(&Affine::var(var), 1);
-    let ragged = extent % size != 0;
+    let ragged = !extent.is_multiple_of(size);
     for (_, tile) in kernel.tiles.iter_mut() {
         for (other, own) in &mut tile.dims {
             if *other == axis {
@@ -258,7 +262,7 @@ fn sum_in_loop(kernel: &mut Kernel, step: &LoopOver, schedule: &Schedule) -> Res
         Stmt::Store { .. } | Stmt::Scatter { .. } => false,
     });
     let Some(position) = position else { return Err(format!("nothing sums over axis {name}")) };
-    if step.extent % step.size != 0 {
+    if !step.extent.is_multiple_of(step.size) {
         return Err(format!(
             "the tile {} of the summed axis {name} does not divide {}",
             step.size, step.extent

@@ -5,6 +5,11 @@
 //! A dimension of size 1 has no axis: its index is 0. An axis that a reshape must take apart is split, and the group is
 //! lowered anew with the parts as axes.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a form that is not named is none of those asked for"
+)]
+
 use crate::expr::{Expr, ExprId, ExprNode, Scalar};
 use crate::graph::{Block, Function, Node, NodeId, ValueId};
 use crate::kernel::{
@@ -263,10 +268,10 @@ impl<'a> Group<'a> {
     /// Writes a result of the group.
     fn store_result(&mut self, value: ValueId, operand: OperandId) -> Result<()> {
         let shape = self.shape(value).clone();
-        if let Some(node) = self.node_of(value) {
-            if self.store_pieces(node, value, operand)? {
-                return Ok(());
-            }
+        if let Some(node) = self.node_of(value)
+            && self.store_pieces(node, value, operand)?
+        {
+            return Ok(());
         }
         let index = if shape == self.root_shape {
             self.root_index.clone()
@@ -466,10 +471,10 @@ impl<'a> Group<'a> {
     pub(super) fn scalar(&mut self, value: ValueId, last: usize) -> VarId {
         let position = self.scalars.iter().position(|&other| other == value);
         let vars: Vec<VarId> = self.kernel.vars.ids().collect();
-        if let Some(position) = position {
-            if self.kernel.vars[vars[position]].kind == VarKind::Scalar(0, last as i64) {
-                return vars[position];
-            }
+        if let Some(position) = position
+            && self.kernel.vars[vars[position]].kind == VarKind::Scalar(0, last as i64)
+        {
+            return vars[position];
         }
         self.scalars.push(value);
         let name = format!("s{}", vars.len());

@@ -1,5 +1,10 @@
 //! The ops that become tile operations of their own: reductions, products, windows, gathers, order.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a form that is not named is none of those asked for"
+)]
+
 use super::group::{Group, Index, Result, axes_in, cannot};
 use crate::expr::{Expr, Scalar};
 use crate::graph::{Node, ValueId};
@@ -357,12 +362,11 @@ impl<'a> Group<'a> {
         let shape = self.shape(x).clone();
         let mut at = Index::new();
         let mut taps = Vec::new();
-        for dim in 0..shape.len() {
+        for (dim, position) in index.iter().enumerate() {
             let tap = self.fresh("r", op.window[dim]);
             let low = Affine::constant(-(op.low[dim] as i64));
-            at.push(
-                low.plus(&index[dim], op.strides[dim] as i64).plus(&tap, op.dilations[dim] as i64),
-            );
+            let start = low.plus(position, op.strides[dim] as i64);
+            at.push(start.plus(&tap, op.dilations[dim] as i64));
             taps.push(tap);
         }
         let over = axes_in(&taps);

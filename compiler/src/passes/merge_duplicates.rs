@@ -15,6 +15,9 @@ pub const PASS: Pass<Graph> = Pass {
     run,
 };
 
+/// A node that is there: its op and results.
+type Made = (Op, Vec<ValueId>);
+
 const COMPARED_BYTES: usize = 1 << 12;
 
 fn run(
@@ -27,7 +30,7 @@ fn run(
         let outer: Vec<&Node> = function.body.nodes.iter().map(|&id| &function.nodes[id]).collect();
         let is_outer = |node: &Node| outer.iter().any(|other| std::ptr::eq(*other, node));
         let mut position = 0;
-        let mut seen: BTreeMap<(&str, Vec<ValueId>), Vec<(Op, Vec<ValueId>)>> = BTreeMap::new();
+        let mut seen: BTreeMap<(&str, Vec<ValueId>), Vec<Made>> = BTreeMap::new();
         let result = rewrite(function, &mut |builder, node, operands| {
             // Outer nodes come in order, so one comparison tells whether this is the next of them.
             let next_outer = outer.get(position).is_some_and(|next| std::ptr::eq(*next, node));
