@@ -37,9 +37,8 @@ impl Run<'_> {
     }
     fn get(&self, b: BufferId) -> Tensor {
         let buffer = &self.module.buffers[b];
-        match &buffer.lifetime {
-            Lifetime::Constant(t) => return t.clone(),
-            _ => {}
+        if let Lifetime::Constant(t) = &buffer.lifetime {
+            return t.clone();
         }
         let m = self.memory(b);
         if let Lifetime::Constant(t) = &self.module.buffers[m].lifetime {
@@ -146,9 +145,6 @@ fn check_with(source: &str, pipeline: &[&str]) -> Module {
 
     let got = evaluate::graph(&optimized, &inputs, &Budget::UNLIMITED).unwrap();
     compare(&expected, &got, &format!("optimized\n{optimized}"));
-    if std::env::var_os("SHOW").is_some() {
-        println!("{optimized}");
-    }
     let module = pipeline::compile(graph, &m, pipeline, &mut pipeline::Silent)
         .unwrap_or_else(|e| panic!("{e}\n{optimized}"))
         .unwrap();

@@ -19,7 +19,7 @@ use systole_host::{Executable, HostError};
 pub(crate) enum Engine {
     Reference(Graph),
     Kernels(Module),
-    Host(Executable),
+    Host(Box<Executable>),
 }
 
 /// Whether the target can be compiled for at all, before any work is done.
@@ -91,7 +91,7 @@ impl Engine {
             Kind::Kernels | Kind::Systolic(_) => Ok(Engine::Kernels(lowered(graph, compiler)?)),
             Kind::Host { cpu } => {
                 let module = lowered(graph, compiler)?;
-                Ok(Engine::Host(executable(&module, cpu.as_deref())?))
+                Ok(Engine::Host(Box::new(executable(&module, cpu.as_deref())?)))
             }
         }
     }

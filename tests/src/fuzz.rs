@@ -109,8 +109,11 @@ pub fn noise(seed: u64, count: usize) -> Vec<u8> {
     (0..count).map(|_| next()).collect()
 }
 
+/// A function that takes any bytes, and panics only where something is wrong with us.
+pub type Target = fn(&[u8]);
+
 /// Every function with its name, as `fuzz/` has them.
-pub const TARGETS: &[(&str, fn(&[u8]))] =
+pub const TARGETS: &[(&str, Target)] =
     &[("any_text", any_text), ("any_onnx", any_onnx), ("random_graph", random_graph)];
 
 /// Inputs to start from, by target: texts and models of this repository.

@@ -3,6 +3,11 @@
 //! In a register a bool is 0 or 1 (an all-ones or zero lane in a vector), an integer of up to 32 bits an extended i32, a
 //! narrow float an f32. Values of 64-bit types have no vector form: four scalars stand for it (see [`Val::Lanes`]).
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a form that is not named is none of those asked for"
+)]
+
 use crate::helpers::{self, TABLE};
 use crate::shape::Shape;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};

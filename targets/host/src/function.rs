@@ -167,13 +167,11 @@ fn actions(code: &mut Code<'_>, frame: &mut Frame, operands: usize, list: Vec<Ac
     }
 }
 
+/// What stands inside loops: it gets their counters.
+type Body<'b> = &'b mut dyn FnMut(&mut Code<'_>, &Frame, &[Option<Value>]);
+
 /// Loops around a call.
-fn around(
-    code: &mut Code<'_>,
-    frame: &Frame,
-    extents: &[usize],
-    body: &mut dyn FnMut(&mut Code<'_>, &Frame, &[Option<Value>]),
-) {
+fn around(code: &mut Code<'_>, frame: &Frame, extents: &[usize], body: Body<'_>) {
     let mut opened = Vec::new();
     let mut counters = Vec::new();
     for &extent in extents {

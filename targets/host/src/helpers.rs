@@ -1,5 +1,10 @@
 //! Functions that generated code calls: libm, conversions of rare element types, sorting. Each is registered with the
 //! module under its name, so that code refers to symbols and not to addresses.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a form that is not named is none of those asked for"
+)]
 #![expect(unsafe_code, reason = "generated code passes raw addresses of elements")]
 
 use crate::micro;

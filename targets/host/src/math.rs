@@ -18,7 +18,7 @@ const LOG: [f32; 9] = [
     -0.124_055_88,
     0.118_881_59,
     -0.116_756_54,
-    0.067_466_515,
+    0.067_466_51,
 ];
 
 fn polynomial(code: &mut Code<'_>, shape: Shape, coefficients: &[f32], x: Value) -> Value {

@@ -2,7 +2,15 @@
 
 mod common;
 
-use common::check;
+use common::check_graph;
+use systole_compiler::text;
+
+/// Runs a graph in text on the host in several ways and compares each with the reference.
+fn check(source: &str) {
+    let graph = text::parse_graph(source)
+        .unwrap_or_else(|error| panic!("{}", text::render(&error, "test", Some(source))));
+    check_graph(&graph, &[None]);
+}
 
 #[test]
 fn elementwise_chains() {

@@ -64,7 +64,10 @@ impl Schedule {
     fn nothing_to_do(&self) -> bool {
         let over: &[usize] = match &self.nest.sink {
             crate::nest::Sink::Reduce { over, .. } => over,
-            _ => &[],
+            crate::nest::Sink::Store { .. }
+            | crate::nest::Sink::ArgReduce { .. }
+            | crate::nest::Sink::Scan { .. }
+            | crate::nest::Sink::Scatter { .. } => &[],
         };
         self.order.iter().any(|index| self.nest.extents[*index] == 0 && !over.contains(index))
     }

@@ -1,6 +1,11 @@
 //! Values at a point of a nest. As loops are entered, every address and every node becomes known at the outermost loop at
 //! which it can be; nodes that vary along the vectorised loop are vectors, one for each copy, the others scalars.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a form that is not named is none of those asked for"
+)]
+
 use super::{Emitter, Frame, Schedule, Val, add_scaled, affine, base};
 use crate::code::{Code, LANES};
 use crate::functions;

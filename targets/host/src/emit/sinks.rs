@@ -1,5 +1,10 @@
 //! What a nest does with its values: stores, reductions along and across vectors, searches, scans, scatters.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a form that is not named is none of those asked for"
+)]
+
 use super::point::{Inside, State};
 use super::{Bound, Emitter, Val, affine, begin, end, only_if};
 use crate::code::LANES;

@@ -1,5 +1,10 @@
 //! Builds the actions of a kernel whose tiles have their homes.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a form that is not named is none of those asked for"
+)]
+
 use super::{Action, Address, Flat, Home, Planner, apply};
 use crate::nest::{
     Access, AccessDim, Base, Digit, Guard, Nest, Node, NodeId, Sink, loop_term, term_loop,
@@ -81,7 +86,7 @@ impl<'k> Planner<'k> {
     }
 
     /// Where a tile that is not folded is written.
-    fn target(&self, tile: TileId, places: &Places, extents: &[usize]) -> Access {
+    fn target(&self, tile: TileId, places: &[(Axis, Affine)], extents: &[usize]) -> Access {
         match &self.homes[&tile] {
             Home::Folded => unreachable!("only tiles with a home are written"),
             Home::Slot { .. } => self.access(tile, places, extents).expect("a slot is memory"),
@@ -259,13 +264,19 @@ impl<'k> Planner<'k> {
         }
     }
 
-    fn point_as(&self, nest: &mut Nest, tile: TileId, places: &Places, dtype: DType) -> NodeId {
+    fn point_as(
+        &self,
+        nest: &mut Nest,
+        tile: TileId,
+        places: &[(Axis, Affine)],
+        dtype: DType,
+    ) -> NodeId {
         let node = self.point(nest, tile, places);
         nest.convert(node, dtype)
     }
 
     /// The node of a tile's element at a position.
-    pub(super) fn point(&self, nest: &mut Nest, tile: TileId, places: &Places) -> NodeId {
+    pub(super) fn point(&self, nest: &mut Nest, tile: TileId, places: &[(Axis, Affine)]) -> NodeId {
         match &self.homes[&tile] {
             Home::Slot { .. } => {
                 let access = self.access(tile, places, &nest.extents).expect("a slot is memory");
@@ -278,7 +289,13 @@ impl<'k> Planner<'k> {
     }
 
     /// The node of what defines a tile, at a position.
-    fn computed(&self, nest: &mut Nest, tile: TileId, op: &TileOp, places: &Places) -> NodeId {
+    fn computed(
+        &self,
+        nest: &mut Nest,
+        tile: TileId,
+        op: &TileOp,
+        places: &[(Axis, Affine)],
+    ) -> NodeId {
         match op {
             TileOp::Load { operand, at, pad } => {
                 let positions = at.iter().map(|position| apply(position, places)).collect();
@@ -337,7 +354,7 @@ impl<'k> Planner<'k> {
         nest: &mut Nest,
         operands: &[TileId],
         expr: &Expr,
-        places: &Places,
+        places: &[(Axis, Affine)],
     ) -> NodeId {
         let mut nodes: Vec<NodeId> = Vec::new();
         for (node, dtype) in &expr.nodes {
@@ -367,7 +384,7 @@ impl<'k> Planner<'k> {
     pub(super) fn access(
         &self,
         tile: TileId,
-        places: &Places,
+        places: &[(Axis, Affine)],
         extents: &[usize],
     ) -> Option<Access> {
         let declared = &self.kernel.tiles[tile];

@@ -1,5 +1,10 @@
 //! Decides which tiles exist in memory, where, and for how long.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a form that is not named is none of those asked for"
+)]
+
 use super::{Definition, Home, Planner, Slot, Span, Use, UseKind};
 use crate::functions::is_heavy;
 use systole_compiler::expr::ExprNode;

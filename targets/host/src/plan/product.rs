@@ -216,14 +216,14 @@ impl<'k> Planner<'k> {
     }
 
     fn plain(&self, tile: TileId, places: &[(Axis, Affine)], extents: &[usize]) -> Access {
-        self.access(tile, &places.to_vec(), extents).expect("operands of products were checked")
+        self.access(tile, places, extents).expect("operands of products were checked")
     }
 
     fn start(
         &self,
         operand: &Operand,
         shape: &Shape,
-        places: &Vec<(Axis, Affine)>,
+        places: &[(Axis, Affine)],
         extents: &[usize],
     ) -> Address {
         match operand {
