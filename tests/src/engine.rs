@@ -17,8 +17,8 @@ pub enum Engine {
 
 impl Engine {
     /// Every engine.
-    pub const ALL: [Engine; 4] =
-        [Engine::Reference, Engine::Roundtrip, Engine::Optimized, Engine::Kernels];
+    pub const ALL: [Engine; 5] =
+        [Engine::Reference, Engine::Roundtrip, Engine::Optimized, Engine::Kernels, Engine::Host];
 
     /// What test names and skips call it.
     pub fn name(self) -> &'static str {

@@ -1,7 +1,7 @@
 //! What each engine does to give a program's values.
 
 use crate::engine::Engine;
-use crate::levels::{self, Program};
+use crate::levels::Program;
 use std::cell::RefCell;
 use std::fmt::Display;
 use systole_compiler::arena::Id;
@@ -40,7 +40,10 @@ pub fn run(
             let module = compile(program, scalars, &machine())?;
             evaluate(&Program::Module(module), inputs, &[])
         }
-        Engine::Host => Err("the host target is not in this version".into()),
+        Engine::Host => {
+            let module = compile(program, scalars, &host_machine()?)?;
+            run_host(&module, inputs)
+        }
     }
 }
 
@@ -61,11 +64,24 @@ pub fn machine() -> Machine {
 pub fn apply(program: &mut Program, text: &str) -> Result<(), String> {
     for (name, options) in read_passes(text)? {
         match program {
-            Program::Graph(graph) => {
-                apply_one(graph, passes::GRAPH_PASSES, levels::verify_graph, (&name, options))?
-            }
-
-            Program::Kernel(_) | Program::Module(_) => return Err("no passes of this level".into()),
+            Program::Graph(graph) => apply_one(
+                graph,
+                passes::GRAPH_PASSES,
+                systole_compiler::verify::graph,
+                (&name, options),
+            )?,
+            Program::Kernel(kernel) => apply_one(
+                kernel,
+                passes::KERNEL_PASSES,
+                systole_compiler::kernel::verify,
+                (&name, options),
+            )?,
+            Program::Module(module) => apply_one(
+                module,
+                passes::MODULE_PASSES,
+                systole_compiler::module::verify,
+                (&name, options),
+            )?,
         }
     }
     Ok(())
@@ -126,9 +142,14 @@ pub fn optimize(program: &mut Program) -> Result<(), String> {
                 pipeline::optimize(graph.clone(), &machine, pipeline::DEFAULT, &mut Silent)
                     .map_err(text)?;
             *graph = optimized.expect("nothing stops the pipeline");
-            levels::verify_graph(graph).map_err(text)
+            systole_compiler::verify::graph(graph).map_err(text)
         }
-        Program::Kernel(_) | Program::Module(_) => Err("no passes of this level".into()),
+        Program::Kernel(kernel) => {
+            apply_all(kernel, passes::KERNEL_PASSES, systole_compiler::kernel::verify)
+        }
+        Program::Module(module) => {
+            apply_all(module, passes::MODULE_PASSES, systole_compiler::module::verify)
+        }
     }
 }
 
@@ -141,11 +162,15 @@ pub fn compile(program: &Program, scalars: &[i64], machine: &Machine) -> Result<
     match program {
         Program::Graph(graph) => {
             let module = pipeline::compile(graph.clone(), machine, pipeline::DEFAULT, &mut Silent)
-                .map_err(text)?;
-            Ok(module.expect("nothing stops the pipeline"))
+                .map_err(text)?
+                .expect("nothing stops the pipeline");
+            systole_compiler::module::verify(&module)
+                .map_err(|error| format!("the compiled module breaks a rule: {error}\n{module}"))?;
+            Ok(module)
         }
         Program::Kernel(kernel) => {
-            let module = around(kernel, scalars);
+            let mut module = around(kernel, scalars);
+            apply_all(&mut module, passes::MODULE_PASSES, systole_compiler::module::verify)?;
             Ok(module)
         }
         Program::Module(module) => Ok(module.clone()),
@@ -226,6 +251,24 @@ fn evaluate_kernel(
     let written: Vec<usize> =
         kernel.operands_that(Role::writes).into_iter().map(Id::index).collect();
     Ok(written.into_iter().map(|position| operands[position].clone()).collect())
+}
+
+fn host_machine() -> Result<Machine, String> {
+    systole_host::machine(None)
+}
+
+/// Runs on one thread and on three, which must give the same bytes.
+fn run_host(module: &Module, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
+    let executable =
+        systole_host::compile(module, &systole_host::Options::default()).map_err(text)?;
+    let one = systole_host::RunOptions::default();
+    let three = systole_host::RunOptions { threads: 3, ..one };
+    let results = executable.run(inputs, &one).map_err(text)?;
+    let again = executable.run(inputs, &three).map_err(text)?;
+    match results.iter().zip(&again).position(|(a, b)| a.bytes() != b.bytes()) {
+        Some(at) => Err(format!("result {at} is not the same on one thread and on three")),
+        None => Ok(results),
+    }
 }
 
 fn text(error: impl Display) -> String {

@@ -2,7 +2,7 @@
 
 use crate::case::Level;
 use systole_compiler::arena::Id;
-use systole_compiler::diagnostic::{Code, Diagnostic, Diagnostics};
+use systole_compiler::diagnostic::Diagnostics;
 use systole_compiler::graph::Graph;
 use systole_compiler::kernel::{Kernel, Operand, Role, VarKind};
 use systole_compiler::module::Module;
@@ -35,16 +35,17 @@ impl Program {
     pub fn parse(level: Level, source: &str) -> Result<Program, Diagnostics> {
         match level {
             Level::Graph => systole_compiler::text::parse_graph(source).map(Program::Graph),
-            Level::Kernel | Level::Module => Err(missing("the text of this level")),
+            Level::Kernel => systole_compiler::kernel::parse(source).map(Program::Kernel),
+            Level::Module => systole_compiler::module::parse(source).map(Program::Module),
         }
     }
 
     /// Every broken rule.
     pub fn verify(&self) -> Result<(), Diagnostics> {
         match self {
-            Program::Graph(graph) => verify_graph(graph),
-            Program::Kernel(kernel) => verify_kernel(kernel),
-            Program::Module(module) => verify_module(module),
+            Program::Graph(graph) => systole_compiler::verify::graph(graph),
+            Program::Kernel(kernel) => systole_compiler::kernel::verify(kernel),
+            Program::Module(module) => systole_compiler::module::verify(module),
         }
     }
 
@@ -53,7 +54,7 @@ impl Program {
         match self {
             Program::Graph(graph) => graph.to_string(),
             Program::Kernel(kernel) => kernel.to_string(),
-            Program::Module(_) => String::new(),
+            Program::Module(module) => module.to_string(),
         }
     }
 
@@ -62,7 +63,7 @@ impl Program {
         match self {
             Program::Graph(graph) => systole_compiler::text::print_full(graph),
             Program::Kernel(kernel) => kernel.to_string(),
-            Program::Module(_) => String::new(),
+            Program::Module(module) => systole_compiler::module::print_full(module),
         }
     }
 
@@ -126,23 +127,4 @@ fn module_signature(module: &Module) -> Signature {
         .iter()
         .map(|(name, buffer)| (name.clone(), module.buffers[*buffer].ty.clone()));
     Signature { inputs: inputs.collect(), scalars: Vec::new(), outputs: outputs.collect() }
-}
-
-/// Every broken rule of a graph.
-pub fn verify_graph(graph: &Graph) -> Result<(), Diagnostics> {
-    systole_compiler::verify::graph(graph)
-}
-
-/// Every broken rule of a kernel.
-pub fn verify_kernel(kernel: &Kernel) -> Result<(), Diagnostics> {
-    systole_compiler::kernel::verify(kernel)
-}
-
-/// Every broken rule of a module.
-pub fn verify_module(_module: &Module) -> Result<(), Diagnostics> {
-    Err(missing("the verifier of modules"))
-}
-
-fn missing(what: &str) -> Diagnostics {
-    Diagnostic::error(Code::Unsupported, format!("{what} is not in this version")).into()
 }

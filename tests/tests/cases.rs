@@ -133,6 +133,8 @@ fn pipeline(case: &Case) -> Outcome {
     let mut optimized = program.clone();
     execute::optimize(&mut optimized)?;
     snapshot::check(case, "graph", &optimized.print());
+    let module = execute::compile(&program, &[], &execute::machine())?;
+    snapshot::check(case, "module", &module.to_string());
     Ok(())
 }
 
