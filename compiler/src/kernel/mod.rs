@@ -488,10 +488,9 @@ impl Combine {
             Class::Float if dtype == DType::F8E4M3 => {
                 Scalar::new(dtype, if largest { 448.0 } else { -448.0 })
             }
+            // f4e2m1 has none either, but saturates.
             Class::Float => {
-                // f8e4m3 has no infinity: its largest number is 448. f4e2m1 has none either, but saturates.
-                let last = if dtype == DType::F8E4M3 { 448.0 } else { f64::INFINITY };
-                Scalar::new(dtype, if largest { last } else { -last })
+                Scalar::new(dtype, if largest { f64::INFINITY } else { f64::NEG_INFINITY })
             }
             Class::Bool => Scalar::from_i64(dtype, i64::from(largest)),
             Class::Unsigned if largest => Scalar { dtype, bits: u64::MAX >> (64 - dtype.bits()) },

@@ -1,3 +1,5 @@
+//! The text form as a whole: every form of the grammar prints, parses and is refused as it should be.
+
 use super::*;
 use std::fmt::Write;
 
