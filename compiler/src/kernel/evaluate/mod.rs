@@ -326,8 +326,11 @@ impl Context<'_> {
     fn store(&mut self, operand: OperandId, at: &[Affine], tile: TileId) {
         let dims = &self.kernel.tiles[tile].dims;
         let extents: SmallVec<[usize; 6]> = dims.iter().map(|&(_, extent)| extent).collect();
-        let target = self.load(operand, at, None, dims);
-        let walk = Walk::new(extents, target.base, target.steps, target.checks);
+        // Only the geometry of the load is kept: while it held the operand's block, every store would copy that.
+        let walk = {
+            let target = self.load(operand, at, None, dims);
+            Walk::new(extents, target.base, target.steps, target.checks)
+        };
         let values = self.source(tile).all(dims);
         source::put(&walk, self.written(operand), &values);
     }
