@@ -142,11 +142,11 @@ impl<'a> Group<'a> {
         for (position, &result) in block.results.iter().enumerate() {
             outputs.push((result, self.declare(result, &format!("y{position}"), Role::Output)));
         }
-        // The largest result comes first: its axes are those that the others are stored over.
+        // The largest result comes first, of equals the one that is computed last: its axes are those that the others
+        // are stored over, and those before it have been computed over them by then.
         let mut order: Vec<usize> = (0..outputs.len()).collect();
-        order.sort_by_key(|&position| {
-            (std::cmp::Reverse(self.function.ty(outputs[position].0).count()), position)
-        });
+        let count = |position: usize| self.function.ty(outputs[position].0).count();
+        order.sort_by_key(|&position| std::cmp::Reverse((count(position), position)));
         if let Some(&first) = order.first() {
             self.root_shape = self.function.ty(outputs[first].0).shape.clone();
             self.root_index = self.axes_of(&self.root_shape.clone());
