@@ -88,6 +88,10 @@ fn common<'a>(args: &CommonArgs, file: Option<&'a Path>) -> Frame<'a> {
 }
 
 /// Help and version go to standard output and are no failure; everything else that clap says is.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every other kind of the parser's is a mistake in the arguments"
+)]
 fn not_parsed(error: &clap::Error) -> u8 {
     let text = error.render();
     match error.kind() {

@@ -1,6 +1,7 @@
 //! What is generated: listings and object files are the same every time, runs the same on any number of threads, and
 //! they stop when they are told to.
 
+#[expect(dead_code, reason = "other test programs use the rest")]
 mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

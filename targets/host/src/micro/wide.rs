@@ -2,7 +2,7 @@
 //!
 //! Generated code has 128-bit vectors. Where a transcendental function is applied to a run of neighbours, it may call one
 //! of these on the run instead; a few hundred elements make the call worth its while. Generated code evaluates the same
-//! [`super::polynomials`] in the same order, so that with fused multiply-add both give the same bits, and the same element gives the
+//! `polynomials.rs` in the same order, so that with fused multiply-add both give the same bits, and the same element gives the
 //! same result wherever it lies in a run. Errors are bounded over all of f32 and checked by the tests, in units in the
 //! last place of the exact result: exp 2, tanh 4, erf 4, sigmoid 4 (but 0 where it is below the smallest normal number).
 //! `gelu` errs by 4e-7 of max(|x|, 1), a softmax by 1e-6 of its largest element, both as far as tests sampled.

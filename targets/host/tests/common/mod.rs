@@ -6,7 +6,7 @@ use systole_compiler::module::Module;
 use systole_compiler::pipeline::{self, Go, Level, Observer};
 use systole_compiler::tensor::{Tensor, Values};
 use systole_compiler::types::TensorType;
-use systole_compiler::{diagnostic::Diagnostics, pass::Changed, pass::Declined, text};
+use systole_compiler::{diagnostic::Diagnostics, pass::Changed, pass::Declined};
 use systole_host::{Options, RunOptions};
 
 /// Leaves out the passes that give kernels loops, so that the target meets them whole.
