@@ -101,6 +101,7 @@ impl Lowering<'_> {
                 Op::Parameter(parameter) => {
                     self.buffer(node.results[0], Lifetime::Parameter(parameter.name.clone()));
                 }
+                Op::Random(_) => self.random(node),
                 Op::Reshape(_) => self.alias(node),
                 Op::If(_) => self.if_step(node, &mut steps),
                 Op::While(_) => self.while_step(node, &mut steps),
@@ -120,6 +121,23 @@ impl Lowering<'_> {
             }
         }
         steps
+    }
+
+    /// Random elements depend on the seed alone, so they are a constant.
+    fn random(&mut self, node: &Node) {
+        const MOST_BYTES: usize = 1 << 30;
+        let ty = self.function.ty(node.results[0]);
+        if ty.bytes() > MOST_BYTES {
+            let message = format!("{ty} random elements take more than {MOST_BYTES} bytes");
+            let mut diagnostic = Diagnostic::error(Code::Unsupported, message);
+            diagnostic.span = node.span;
+            self.diagnostics.push(diagnostic);
+        }
+        let value = match ty.bytes() > MOST_BYTES {
+            true => crate::tensor::Tensor::zeros(TensorType::new(ty.dtype, &[0])),
+            false => node.op.evaluate(&[]).swap_remove(0),
+        };
+        self.buffer(node.results[0], Lifetime::Constant(value));
     }
 
     fn alias(&mut self, node: &Node) {
