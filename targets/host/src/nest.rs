@@ -57,6 +57,8 @@ pub(crate) enum Sink {
         factor: Option<NodeId>,
         /// What the result starts from, in the accumulation type; the identity where there is none.
         init: Option<NodeId>,
+        /// The element that changes nothing, in the accumulation type: that of what is combined, which may be narrower.
+        identity: Scalar,
         /// The type of partial results.
         accumulate: DType,
         /// Which loops vanish.

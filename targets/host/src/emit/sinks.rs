@@ -350,11 +350,14 @@ impl Emitter<'_, '_> {
     }
 
     fn identity(&mut self, shape: Shape) -> Value {
-        let (combine, _, _, _, accumulate) = self.parts();
-        let value = self.code.constant(combine.identity(accumulate));
+        let identity = match &self.schedule.nest.sink {
+            Sink::Reduce { identity, .. } => *identity,
+            other => unreachable!("only reductions have partial results, not {other:?}"),
+        };
+        let value = self.code.constant(identity);
         match shape {
             Shape::Scalar => value,
-            Shape::Vector => self.code.splat(accumulate, value),
+            Shape::Vector => self.code.splat(identity.dtype, value),
         }
     }
 

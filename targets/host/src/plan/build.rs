@@ -172,11 +172,13 @@ impl<'k> Planner<'k> {
             TileOp::Reduce { combine, init, tile, accumulate, .. } => {
                 let element = self.point_as(&mut nest, *tile, &places, *accumulate);
                 let init = init.map(|init| self.point_as(&mut nest, init, &places, *accumulate));
+                let identity = combine.identity(self.kernel.tiles[*tile].dtype);
                 Sink::Reduce {
                     combine: *combine,
                     element,
                     factor: None,
                     init,
+                    identity: Scalar { dtype: *accumulate, ..identity },
                     accumulate: *accumulate,
                     over: reduced,
                 }
@@ -190,6 +192,7 @@ impl<'k> Planner<'k> {
                     element,
                     factor: Some(factor),
                     init: Some(init),
+                    identity: Combine::Sum.identity(*accumulate),
                     accumulate: *accumulate,
                     over: reduced,
                 }
