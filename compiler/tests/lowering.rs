@@ -2,9 +2,10 @@
 
 use systole_compiler::evaluate::{self, Budget};
 use systole_compiler::machine::{ContractTile, Machine};
-use systole_compiler::pipeline;
-use systole_compiler::tensor::Tensor;
-use systole_compiler::text;
+use systole_compiler::module::{self, Module};
+use systole_compiler::tensor::{Tensor, Values};
+use systole_compiler::types::TensorType;
+use systole_compiler::{pipeline, text, verify};
 
 fn machine() -> Machine {
     Machine {
@@ -15,106 +16,6 @@ fn machine() -> Machine {
         contract: ContractTile { m: (4, 8), n: (8, 16), k: (1, 1 << 20) },
         map_elements: 16,
         native: Vec::new(),
-    }
-}
-
-use std::collections::BTreeMap;
-use systole_compiler::kernel;
-use systole_compiler::module::{BufferId, Lifetime, Module, ScalarSource, Step};
-use systole_compiler::tensor::Values;
-use systole_compiler::types::TensorType;
-
-struct Run<'m> {
-    module: &'m Module,
-    values: BTreeMap<BufferId, Tensor>,
-}
-impl Run<'_> {
-    fn memory(&self, mut b: BufferId) -> BufferId {
-        while let Some(s) = self.module.buffers[b].alias {
-            b = s;
-        }
-        b
-    }
-    fn get(&self, b: BufferId) -> Tensor {
-        let buffer = &self.module.buffers[b];
-        if let Lifetime::Constant(t) = &buffer.lifetime {
-            return t.clone();
-        }
-        let m = self.memory(b);
-        if let Lifetime::Constant(t) = &self.module.buffers[m].lifetime {
-            return t.reshaped(&buffer.ty.shape).unwrap();
-        }
-        let t = self
-            .values
-            .get(&m)
-            .cloned()
-            .unwrap_or_else(|| Tensor::zeros(self.module.buffers[m].ty.clone()));
-        t.reshaped(&buffer.ty.shape).unwrap()
-    }
-    fn set(&mut self, b: BufferId, t: Tensor) {
-        let m = self.memory(b);
-        let t = t.reshaped(&self.module.buffers[m].ty.shape.clone()).unwrap();
-        self.values.insert(m, t);
-    }
-    fn steps(&mut self, steps: &[Step]) {
-        for step in steps {
-            match step {
-                Step::Kernel { kernel, operands, scalars, .. } => {
-                    let mut tensors: Vec<Tensor> = operands.iter().map(|&b| self.get(b)).collect();
-                    let scalars: Vec<i64> = scalars
-                        .iter()
-                        .zip(self.module.kernels[*kernel].vars.iter())
-                        .map(|(s, (_, v))| {
-                            let x = match s {
-                                ScalarSource::Constant(c) => *c,
-                                ScalarSource::Buffer(b) => self.get(*b).to_i64()[0],
-                            };
-                            match v.kind {
-                                kernel::VarKind::Scalar(l, h) => x.clamp(l, h),
-                                kernel::VarKind::Loop => panic!("scalars come first"),
-                            }
-                        })
-                        .collect();
-                    kernel::evaluate(
-                        &self.module.kernels[*kernel],
-                        &mut tensors,
-                        &scalars,
-                        &Budget::UNLIMITED,
-                    )
-                    .unwrap();
-                    for ((_, o), (&b, t)) in self.module.kernels[*kernel]
-                        .operands
-                        .iter()
-                        .zip(operands.iter().zip(tensors))
-                    {
-                        if o.role.writes() {
-                            self.set(b, t);
-                        }
-                    }
-                }
-                Step::Copy { from, to } => {
-                    let t = self.get(*from);
-                    self.set(*to, t);
-                }
-                Step::If { condition, then, otherwise } => {
-                    let c = self.get(*condition).to_i64()[0] != 0;
-                    self.steps(if c { then } else { otherwise });
-                }
-                Step::While { before, condition, body } => loop {
-                    self.steps(before);
-                    if self.get(*condition).to_i64()[0] == 0 {
-                        break;
-                    }
-                    self.steps(body);
-                },
-                Step::For { count, counter, body } => {
-                    for i in 0..*count {
-                        self.set(*counter, Tensor::scalar(i as i64));
-                        self.steps(body);
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -134,7 +35,7 @@ fn random(ty: &TensorType, seed: u64) -> Tensor {
 fn check_with(source: &str, pipeline: &[&str]) -> Module {
     let graph = text::parse_graph(source)
         .unwrap_or_else(|e| panic!("{}", text::render(&e, "t", Some(source))));
-
+    verify::graph(&graph).unwrap_or_else(|e| panic!("{e}"));
     let f = graph.entry();
     let inputs: Vec<Tensor> =
         f.body.params.iter().enumerate().map(|(i, &p)| random(f.ty(p), i as u64 + 1)).collect();
@@ -142,20 +43,15 @@ fn check_with(source: &str, pipeline: &[&str]) -> Module {
     let m = machine();
     let optimized =
         pipeline::optimize(graph.clone(), &m, pipeline, &mut pipeline::Silent).unwrap().unwrap();
-
+    verify::graph(&optimized).unwrap_or_else(|e| panic!("{e}\n{optimized}"));
     let got = evaluate::graph(&optimized, &inputs, &Budget::UNLIMITED).unwrap();
     compare(&expected, &got, &format!("optimized\n{optimized}"));
     let module = pipeline::compile(graph, &m, pipeline, &mut pipeline::Silent)
         .unwrap_or_else(|e| panic!("{e}\n{optimized}"))
         .unwrap();
-    let mut run = Run { module: &module, values: BTreeMap::new() };
-    for (&b, t) in module.inputs.iter().zip(&inputs) {
-        run.set(b, t.clone());
-    }
-    run.steps(&module.load_steps);
-    run.steps(&module.steps);
-    let got: Vec<Tensor> = module.outputs.iter().map(|(_, b)| run.get(*b)).collect();
-    compare(&expected, &got, &format!("{optimized}\n{:#?}", module.kernels));
+    module::verify(&module).unwrap_or_else(|e| panic!("{e}\n{module}"));
+    let got = module::evaluate(&module, &inputs, &Budget::UNLIMITED).unwrap();
+    compare(&expected, &got, &format!("{optimized}\n{module}"));
     module
 }
 
