@@ -1,1 +1,5 @@
-//! Placeholder until its first module lands.
+//! The modeled Trainium-like systolic accelerator: instruction set, compiler back end, checker and simulator.
+#![forbid(unsafe_code)]
+
+pub mod isa;
+pub mod program;
