@@ -19,6 +19,8 @@ pub struct Machine {
     pub map_elements: usize,
     /// The scalar functions that the target has; the others are expanded.
     pub native: Vec<ScalarFn>,
+    /// Whether the target's back end tiles, places and packs by itself: the shared passes then leave kernels whole.
+    pub schedules: bool,
 }
 
 /// The tile of a contraction that suits a target.
@@ -42,6 +44,9 @@ impl Machine {
         over: &[crate::kernel::Axis],
     ) -> bool {
         use crate::types::DType;
+        if self.schedules {
+            return false;
+        }
         let (a, b) = (&kernel.tiles[a], &kernel.tiles[b]);
         if a.dtype != DType::F32 || b.dtype != DType::F32 {
             return false;

@@ -15,6 +15,7 @@ fn machine() -> Machine {
         vector_elements: 4,
         contract: ContractTile { m: (4, 8), n: (8, 16), k: (1, 1 << 20) },
         map_elements: 16,
+        schedules: false,
         native: Vec::new(),
     }
 }

@@ -28,6 +28,7 @@ fn apply(pass: &Pass<Graph>, graph: &mut Graph) -> Changed {
         vector_elements: 4,
         contract: ContractTile { m: (1, 64), n: (1, 64), k: (1, 64) },
         map_elements: 4096,
+        schedules: false,
         native: Vec::new(),
     };
     let context = Context { machine: &machine, options: Vec::new(), declined: RefCell::default() };

@@ -56,6 +56,7 @@ pub fn machine() -> Machine {
         vector_elements: 4,
         contract: ContractTile { m: (8, 64), n: (16, 256), k: (1, 256) },
         map_elements: 4096,
+        schedules: false,
         native: ScalarFn::CATALOG.iter().map(|(function, _)| *function).collect(),
     }
 }

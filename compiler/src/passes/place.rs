@@ -14,8 +14,11 @@ pub const PASS: Pass<Kernel> = Pass {
 
 fn run(
     kernel: &mut Kernel,
-    _context: &Context<'_>,
+    context: &Context<'_>,
 ) -> Result<Changed, crate::diagnostic::Diagnostics> {
+    if context.machine.schedules {
+        return Ok(Changed::No);
+    }
     let body = std::mem::take(&mut kernel.body);
     kernel.body = place_body(kernel, body);
     Ok(Changed::Yes)

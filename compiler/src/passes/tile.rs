@@ -18,7 +18,7 @@ fn run(
     kernel: &mut Kernel,
     context: &Context<'_>,
 ) -> Result<Changed, crate::diagnostic::Diagnostics> {
-    if kernel.body.iter().any(|stmt| matches!(stmt, Stmt::For(_))) {
+    if context.machine.schedules || kernel.body.iter().any(|stmt| matches!(stmt, Stmt::For(_))) {
         return Ok(Changed::No);
     }
     let schedule = choose(kernel, context.machine);

@@ -39,6 +39,7 @@ pub fn machine(name: Option<&str>) -> Result<Machine, String> {
         vector_elements,
         contract: ContractTile { m: (rows, rows * 20), n: (columns, columns * 32), k: (8, 4096) },
         map_elements: 16_384,
+        schedules: false,
         native: ScalarFn::CATALOG.iter().map(|&(function, _)| function).collect(),
     })
 }

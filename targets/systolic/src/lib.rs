@@ -2,4 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod isa;
+pub mod limits;
+pub mod lower;
 pub mod program;
+mod select;

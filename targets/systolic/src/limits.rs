@@ -1,0 +1,59 @@
+//! What instruction selection knows of a core: sizes, clocks and costs, as plain numbers.
+
+use systole_compiler::machine::{ContractTile, Machine as Tiled};
+use systole_compiler::scalar::ScalarFn;
+
+/// A core as the back end sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// What the machine is called.
+    pub name: String,
+    /// Bytes of each SBUF partition that programs may use.
+    pub sbuf_bytes: u32,
+    /// PSUM banks.
+    pub psum_banks: u8,
+    /// Bytes of a PSUM bank in each partition.
+    pub psum_bank_bytes: u32,
+    /// Clock of TensorE.
+    pub tensor_ghz: f64,
+    /// Clock of VectorE.
+    pub vector_ghz: f64,
+    /// Clock of ScalarE.
+    pub scalar_ghz: f64,
+    /// Whether DMA engines transpose two-byte elements.
+    pub dma_transposes: bool,
+}
+
+/// Partitions of both memories: rows and columns of the array.
+pub(crate) const PARTITIONS: usize = 128;
+
+impl Limits {
+    /// A core of the second generation of Trainium: the numbers of its documentation.
+    pub fn trn2() -> Limits {
+        Limits {
+            name: "trn2".to_owned(),
+            sbuf_bytes: 212_984,
+            psum_banks: 8,
+            psum_bank_bytes: 2048,
+            tensor_ghz: 2.4,
+            vector_ghz: 0.96,
+            scalar_ghz: 1.2,
+            dma_transposes: true,
+        }
+    }
+
+    /// The core as the shared passes see it. The back end schedules kernels by itself.
+    pub fn tiled(&self) -> Tiled {
+        let near = PARTITIONS * self.sbuf_bytes as usize / 2;
+        Tiled {
+            name: self.name.clone(),
+            near_rows: PARTITIONS,
+            near_bytes: near,
+            vector_elements: PARTITIONS,
+            contract: ContractTile { m: (PARTITIONS, 2048), n: (512, 2048), k: (PARTITIONS, 4096) },
+            map_elements: PARTITIONS * 2048,
+            native: ScalarFn::CATALOG.iter().map(|&(function, _)| function).collect(),
+            schedules: true,
+        }
+    }
+}

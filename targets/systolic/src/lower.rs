@@ -1,0 +1,326 @@
+//! From a module to a program. Tensors, kernels and steps keep their places; each kernel becomes instruction streams, on
+//! the engines where selection knows how, as exact code on the general processors where it does not.
+
+use crate::isa::Op;
+use crate::limits::Limits;
+use crate::program::{self, Engine, Instruction, Item, Program, Value, VarInfo};
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use systole_compiler::kernel::{Affine, Dims, Kernel, Role, Stmt, TileOp};
+use systole_compiler::module::{self, BufferId, Lifetime, Module, ScalarSource};
+use systole_compiler::types::{DType, TensorType};
+
+/// How a module is compiled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Which values are narrowed.
+    pub precision: Precision,
+    /// Leaves every kernel to the general processors.
+    pub fallback_only: bool,
+}
+
+/// Which values are narrowed. Nothing else ever is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// None.
+    #[default]
+    Exact,
+    /// Operands of products.
+    Products(DType),
+    /// Every f32 tensor and every operand of a product.
+    All(DType),
+}
+
+/// What compiling gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compiled {
+    /// The program. Its tensors are the module's buffers, in order.
+    pub program: Program,
+    /// The module that it computes, after changes of precision and layout: it holds the constants.
+    pub module: Module,
+    /// What was narrowed, one line each.
+    pub casts: Vec<String>,
+    /// For each kernel, why it runs on the general processors, where it does.
+    pub fallbacks: Vec<(String, String)>,
+}
+
+/// Why there is no program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CompileError {
+    /// What the machine cannot compute: where, and why.
+    Unsupported(Vec<(String, String)>),
+    /// What does not fit its memory.
+    DoesNotFit(String),
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CompileError::Unsupported(found) => {
+                for (index, (place, why)) in found.iter().enumerate() {
+                    let line = if index > 0 { "\n" } else { "" };
+                    write!(f, "{line}{place}: {why}")?;
+                }
+                Ok(())
+            }
+            CompileError::DoesNotFit(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for CompileError {}
+
+/// The program of a verified module.
+pub fn compile(
+    module: &Module,
+    limits: &Limits,
+    options: &Options,
+) -> Result<Compiled, CompileError> {
+    let module = module.clone();
+    let casts = Vec::new();
+    check(&module)?;
+    let mut lowering = Lowering {
+        module: &module,
+        program: Program {
+            name: module.name.clone(),
+            machine: limits.name.clone(),
+            ..Program::default()
+        },
+        copies: BTreeMap::new(),
+        limits,
+        options,
+        fallbacks: Vec::new(),
+    };
+    lowering.tensors();
+    for (_, kernel) in module.kernels.iter() {
+        let compiled = lowering.kernel(kernel);
+        lowering.program.kernels.push(compiled);
+    }
+    lowering.program.load = lowering.steps(&module.load_steps);
+    lowering.program.steps = lowering.steps(&module.steps);
+    let index = |buffer: &BufferId| index_of(*buffer);
+    lowering.program.inputs = module.inputs.iter().map(index).collect();
+    lowering.program.outputs =
+        module.outputs.iter().map(|(name, buffer)| (name.clone(), index(buffer))).collect();
+    let (program, fallbacks) = (lowering.program, lowering.fallbacks);
+    Ok(Compiled { program, module, casts, fallbacks })
+}
+
+/// What no engine computes, all of it.
+fn check(module: &Module) -> Result<(), CompileError> {
+    let mut found: BTreeSet<(String, String)> = BTreeSet::new();
+    for (_, kernel) in module.kernels.iter() {
+        let wide = kernel.operands.iter().any(|(_, operand)| operand.dtype == DType::F64)
+            || kernel.tiles.iter().any(|(_, tile)| tile.dtype == DType::F64)
+            || accumulates_f64(&kernel.body);
+        if wide {
+            let place = kernel.origins.first().cloned();
+            let place = place.unwrap_or_else(|| format!("@{}", kernel.name));
+            found.insert((place, "no engine computes in f64".to_owned()));
+        }
+    }
+    for (_, buffer) in module.buffers.iter() {
+        if !buffer.layout.is_row_major(&buffer.ty.shape) {
+            let why = "only row-major tensors are understood".to_owned();
+            found.insert((format!("%{}", buffer.name), why));
+        }
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(CompileError::Unsupported(found.into_iter().collect()))
+}
+
+fn accumulates_f64(body: &[Stmt]) -> bool {
+    body.iter().any(|stmt| match stmt {
+        Stmt::Define { op: TileOp::Contract { accumulate, .. }, .. }
+        | Stmt::Define { op: TileOp::Reduce { accumulate, .. }, .. }
+        | Stmt::Define { op: TileOp::Scan { accumulate, .. }, .. } => *accumulate == DType::F64,
+        Stmt::Define { op: TileOp::Map { expr, .. }, .. } => {
+            expr.nodes.iter().any(|&(_, dtype)| dtype == DType::F64)
+        }
+        Stmt::Define { .. } | Stmt::Store { .. } | Stmt::Scatter { .. } => false,
+        Stmt::For(inner) => accumulates_f64(&inner.body),
+    })
+}
+
+fn index_of(buffer: BufferId) -> u32 {
+    u32::try_from(buffer.index()).expect("buffers are counted by u32")
+}
+
+struct Lowering<'a> {
+    module: &'a Module,
+    program: Program,
+    /// Kernels that copy a tensor of a type.
+    copies: BTreeMap<(DType, Vec<usize>), u32>,
+    limits: &'a Limits,
+    options: &'a Options,
+    fallbacks: Vec<(String, String)>,
+}
+
+impl Lowering<'_> {
+    fn tensors(&mut self) {
+        for (_, buffer) in self.module.buffers.iter() {
+            self.program.tensors.push(program::Tensor {
+                name: buffer.name.clone(),
+                dtype: buffer.ty.dtype,
+                elements: buffer.layout.elements() as u64,
+                alias: buffer.alias.map(index_of),
+                constant: matches!(
+                    buffer.lifetime,
+                    Lifetime::Constant(_) | Lifetime::Parameter(_) | Lifetime::Loaded
+                ),
+            });
+        }
+    }
+
+    fn kernel(&mut self, kernel: &Kernel) -> program::Kernel {
+        if self.options.fallback_only {
+            return whole(kernel);
+        }
+        match crate::select::select(kernel, self.limits) {
+            Ok(compiled) => compiled,
+            Err(why) => {
+                self.fallbacks.push((kernel.name.clone(), why));
+                whole(kernel)
+            }
+        }
+    }
+
+    fn steps(&mut self, steps: &[module::Step]) -> Vec<program::Step> {
+        steps.iter().map(|step| self.step(step)).collect()
+    }
+
+    fn step(&mut self, step: &module::Step) -> program::Step {
+        match step {
+            module::Step::Kernel { kernel, operands, scalars, origins } => program::Step::Call {
+                kernel: u32::try_from(kernel.index()).expect("kernels are counted by u32"),
+                operands: operands.iter().map(|&buffer| index_of(buffer)).collect(),
+                scalars: scalars.iter().map(value).collect(),
+                sbuf_base: 0,
+                psum_base: 0,
+                origins: origins.clone(),
+            },
+            module::Step::Copy { from, to } => program::Step::Call {
+                kernel: self.copy(&self.module.buffers[*from].ty),
+                operands: vec![index_of(*from), index_of(*to)],
+                scalars: Vec::new(),
+                sbuf_base: 0,
+                psum_base: 0,
+                origins: Vec::new(),
+            },
+            module::Step::If { condition, then, otherwise } => program::Step::If {
+                condition: index_of(*condition),
+                then: self.steps(then),
+                otherwise: self.steps(otherwise),
+            },
+            module::Step::While { before, condition, body } => program::Step::While {
+                before: self.steps(before),
+                condition: index_of(*condition),
+                body: self.steps(body),
+            },
+            module::Step::For { count, counter, body } => program::Step::For {
+                count: *count as u64,
+                counter: index_of(*counter),
+                body: self.steps(body),
+            },
+        }
+    }
+
+    /// The kernel that copies tensors of that type.
+    fn copy(&mut self, ty: &TensorType) -> u32 {
+        let key = (ty.dtype, ty.shape.to_vec());
+        if let Some(&found) = self.copies.get(&key) {
+            return found;
+        }
+        let kernel = copy_kernel(ty);
+        let compiled = self.kernel(&kernel);
+        let index = u32::try_from(self.program.kernels.len()).expect("kernels are counted by u32");
+        self.program.kernels.push(compiled);
+        self.copies.insert(key, index);
+        index
+    }
+}
+
+fn value(source: &ScalarSource) -> Value {
+    match source {
+        ScalarSource::Constant(number) => Value::Constant(*number),
+        ScalarSource::Buffer(buffer) => Value::Tensor(index_of(*buffer)),
+    }
+}
+
+/// A kernel that copies a tensor.
+fn copy_kernel(ty: &TensorType) -> Kernel {
+    let mut kernel = Kernel { name: format!("copy_{}", ty.dtype), ..Kernel::default() };
+    let dims: Dims = ty
+        .shape
+        .iter()
+        .enumerate()
+        .map(|(index, &size)| (kernel.axis(&format!("d{index}")), size))
+        .collect();
+    let operand = |name: &str, role| systole_compiler::kernel::Operand {
+        name: name.to_owned(),
+        role,
+        dtype: ty.dtype,
+        dims: dims.clone(),
+    };
+    let from = kernel.operands.push(operand("x", Role::Input));
+    let to = kernel.operands.push(operand("y", Role::Output));
+    let tile = kernel.tile("t", ty.dtype, &dims);
+    let at: Vec<Affine> = dims.iter().map(|&(axis, _)| Affine::axis(axis)).collect();
+    kernel.body.push(Stmt::Define {
+        results: SmallVec::from_slice(&[tile]),
+        op: TileOp::Load { operand: from, at: at.clone(), pad: None },
+    });
+    kernel.body.push(Stmt::Store { operand: to, at, tile });
+    kernel
+}
+
+/// The tensors of a kernel, as the program sees them.
+pub(crate) fn operands(kernel: &Kernel) -> Vec<program::Operand> {
+    let tensors = kernel.operands.iter().map(|(_, operand)| program::Operand {
+        name: operand.name.clone(),
+        dtype: operand.dtype,
+        elements: operand.ty().count() as u64,
+        reads: operand.role.reads(),
+        writes: operand.role.writes(),
+    });
+    tensors.collect()
+}
+
+/// The scalar parameters of a kernel, as variables of the program.
+pub(crate) fn scalar_vars(kernel: &Kernel) -> Vec<VarInfo> {
+    let ranged = kernel.scalars().into_iter();
+    let info = |(var, low, high)| VarInfo {
+        name: kernel.vars[var].name.clone(),
+        range: Some((low, high)),
+    };
+    ranged.map(info).collect()
+}
+
+/// The kernel as exact code on the general processors.
+fn whole(kernel: &Kernel) -> program::Kernel {
+    let instruction = Instruction {
+        op: Op::Fallback { kernel: Box::new(kernel.clone()) },
+        when: None,
+        waits: SmallVec::new(),
+        calls: (0..kernel.operands.len())
+            .map(|index| u16::try_from(index).expect("a kernel has few operands"))
+            .collect(),
+        after: false,
+        signals: SmallVec::new(),
+        source: 0,
+    };
+    program::Kernel {
+        name: kernel.name.clone(),
+        operands: operands(kernel),
+        vars: scalar_vars(kernel),
+        semaphores: Vec::new(),
+        streams: BTreeMap::from([(Engine::GpSimd, vec![Item::Instruction(instruction)])]),
+        sbuf_bytes: 0,
+        psum_banks: 0,
+        sources: vec![kernel.name.clone()],
+        origins: kernel.origins.clone(),
+    }
+}
