@@ -1,8 +1,12 @@
 //! The modeled Trainium-like systolic accelerator: instruction set, compiler back end, checker and simulator.
 #![forbid(unsafe_code)]
 
+pub mod array;
+pub mod asm;
 pub mod isa;
 pub mod limits;
 pub mod lower;
+pub mod machine;
 pub mod program;
 mod select;
+pub mod simulate;

@@ -1,0 +1,1 @@
+//! The classic systolic array without engines, as SCALE-Sim models it.

@@ -1,0 +1,1 @@
+//! The event-driven simulator: values and time of a program.
