@@ -1,5 +1,6 @@
 //! Models come in: bytes in some format become a graph. A source keeps its symbolic sizes until they are bound.
 
+pub mod llm;
 pub mod onnx;
 
 use crate::tensor::Tensor;

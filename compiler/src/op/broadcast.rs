@@ -70,7 +70,7 @@ impl OpDef for Broadcast {
             return Some(Simpler::Operand(0));
         }
         // Where nothing is repeated, only the shape changes.
-        let same = x.count() == self.shape.iter().product();
+        let same = x.count() == self.shape.iter().product::<usize>();
         same.then(|| Simpler::Op(Box::new(Reshape { shape: self.shape.clone() }.into())))
     }
 }
