@@ -3,6 +3,7 @@
 
 pub mod array;
 pub mod asm;
+pub mod check;
 pub mod isa;
 pub mod limits;
 pub mod lower;
