@@ -139,7 +139,7 @@ impl<'f> Reader<'f> {
         self.get(key).and_then(|item| self.as_flag(key, item))
     }
 
-    /// A list of numbers.
+    /// A list of numbers; one number is a list of one.
     pub fn numbers(&self, key: &str, allowed: Allowed) -> Vec<f64> {
         self.required(key, |item| {
             self.as_list(key, item, |element| self.as_number(key, element, allowed))
@@ -154,7 +154,7 @@ impl<'f> Reader<'f> {
         })
     }
 
-    /// A list of integers.
+    /// A list of integers; one integer is a list of one.
     pub fn integers(&self, key: &str, allowed: RangeInclusive<i64>) -> Vec<i64> {
         self.required(key, |item| {
             self.as_list(key, item, |element| self.as_integer(key, element, &allowed))
@@ -162,7 +162,7 @@ impl<'f> Reader<'f> {
         .unwrap_or_default()
     }
 
-    /// A list of texts.
+    /// A list of texts; one text is a list of one.
     pub fn texts(&self, key: &str) -> Vec<&'f str> {
         self.required(key, |item| self.as_list(key, item, |element| self.as_text(key, element)))
             .unwrap_or_default()
@@ -346,11 +346,14 @@ impl<'f> Reader<'f> {
         item: &'f Item,
         read: impl Fn(&'f Item) -> Option<T>,
     ) -> Option<Vec<T>> {
-        let Node::List(elements) = &item.node else {
-            self.ill_typed(key, item, "a list");
-            return None;
-        };
-        elements.iter().map(read).collect()
+        match &item.node {
+            Node::List(elements) => elements.iter().map(read).collect(),
+            Node::Integer(_) | Node::Float(_) | Node::Text(_) => Some(vec![read(item)?]),
+            Node::Table(_) | Node::Tables(_) | Node::Flag(_) | Node::Date => {
+                self.ill_typed(key, item, "a list");
+                None
+            }
+        }
     }
 
     fn as_table(&self, key: &str, item: &'f Item) -> Option<Reader<'f>> {

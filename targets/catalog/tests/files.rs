@@ -90,7 +90,7 @@ fn all_problems_are_told_at_once_with_their_places() {
         .replace("value = 2900", "value = -1")
         .replace("pad_ns", "pad_nss")
         .replace("name = \"toy\"", "nam = 3")
-        .replace("sizes = [2]", "sizes = 2");
+        .replace("sizes = [2]", "sizes = true");
     let told = problems(&text);
     assert_eq!(
         told,
@@ -99,7 +99,7 @@ fn all_problems_are_told_at_once_with_their_places() {
             "toy.toml:2:1: unknown key `nam` (there is `name`)",
             "toy.toml:6:21: `hbm_gbs` is -1, but must be more than 0 and at most 1e18",
             "toy.toml:7:1: unknown key `pad_nss` in `hbm` (there is `pad_ns`)",
-            "toy.toml:13:9: `sizes` must be a list, not an integer",
+            "toy.toml:13:9: `sizes` must be a list, not true or false",
         ]
     );
 }

@@ -1,0 +1,475 @@
+//! Predictions: every algorithm that a system's library has, under every protocol, over every way to split a group into tiers;
+//! the fastest is taken.
+
+use crate::algorithms::{self, ALGORITHMS, Algorithm, HIERARCHICAL, Task};
+use crate::cost::{Cost, Load, cost};
+use crate::element::Element;
+use crate::error::CollectiveError;
+use crate::group::Group;
+use crate::kind::Kind;
+use crate::lane::{self, Lane, Lanes};
+use crate::system::{Protocol, System};
+
+/// What a question about a collective may fix.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// The element type.
+    pub element: Element,
+    /// The algorithm; the one predicted fastest where absent or `auto`.
+    pub algorithm: Option<String>,
+    /// The protocol; the one predicted fastest where absent.
+    pub protocol: Option<String>,
+    /// In how many chunks, instead of the protocol's own number.
+    pub chunks: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { element: Element::bf16(), algorithm: None, protocol: None, chunks: None }
+    }
+}
+
+/// How long a collective takes, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prediction {
+    /// How long it takes.
+    pub time_us: f64,
+    /// The algorithm; of a hierarchical one, those of its phases.
+    pub algorithm: String,
+    /// The protocol; of a hierarchical one, those of its phases.
+    pub protocol: String,
+    /// Dependent steps.
+    pub steps: u64,
+    /// What most of the time goes to.
+    pub bottleneck: String,
+    /// What it is made of.
+    pub cost: Cost,
+    /// The least that the links allow, whatever the algorithm.
+    pub link_bound_us: f64,
+    /// Bytes that a rank sends over each tier of the system, innermost first.
+    pub tier_bytes: Vec<f64>,
+    /// The collective, its bytes and ranks.
+    pub kind: Kind,
+    /// The whole buffer.
+    pub bytes: u64,
+    /// How many ranks.
+    pub ranks: usize,
+}
+
+impl Prediction {
+    /// Bytes over time.
+    pub fn algbw_gbs(&self) -> f64 {
+        self.bytes as f64 / (self.time_us * 1e3)
+    }
+
+    /// What a port carries, as benchmarks report it.
+    pub fn busbw_gbs(&self) -> f64 {
+        self.algbw_gbs() * self.kind.bus_factor(self.ranks)
+    }
+}
+
+/// No buffer is larger.
+pub(crate) const MAX_BYTES: u64 = 1 << 60;
+
+/// Predicts a collective by the closed form. Groups of the same form, as a mesh has them side by side, are taken to work all at
+/// once.
+pub fn collective_time(
+    system: &System,
+    kind: Kind,
+    group: &Group,
+    bytes: u64,
+    options: &Options,
+) -> Result<Prediction, CollectiveError> {
+    let lanes = lane::lanes(system, group)?;
+    check(bytes, options)?;
+    let question = Question { system, kind, bytes, options, lanes: &lanes };
+    let wanted = options.algorithm.as_deref().filter(|name| *name != "auto");
+    let best = match wanted {
+        Some(HIERARCHICAL) => question.hierarchical()?,
+        Some(name) => {
+            let algorithm = algorithms::named(name).ok_or_else(|| {
+                let known = format!("auto, {}", algorithms::names());
+                CollectiveError::UnknownAlgorithm { name: name.to_owned(), known }
+            })?;
+            question.flat(algorithm)?
+        }
+        None => question.auto()?,
+    };
+    Ok(question.prediction(best))
+}
+
+pub(crate) fn check(bytes: u64, options: &Options) -> Result<(), CollectiveError> {
+    if !(1..=MAX_BYTES).contains(&bytes) {
+        return Err(CollectiveError::BadBytes(bytes));
+    }
+    match options.chunks {
+        Some(chunks) if !(1..=65_536).contains(&chunks) => Err(CollectiveError::BadChunks(chunks)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The least time that the links allow: of each tier, what its members must exchange over all that their ranks can send.
+pub fn link_bound_us(
+    system: &System,
+    kind: Kind,
+    group: &Group,
+    bytes: u64,
+) -> Result<f64, CollectiveError> {
+    let lanes = lane::lanes(system, group)?;
+    Ok(bound_us(kind, bytes as f64, &lanes))
+}
+
+fn bound_us(kind: Kind, bytes: f64, lanes: &Lanes<'_>) -> f64 {
+    let mut below = 1.0;
+    let mut bound: f64 = 0.0;
+    for lane in &lanes.lanes {
+        let members = lane.count() as f64;
+        let switch = lane.tier.in_switch.is_some();
+        let rest = (members - 1.0) / members;
+        // What a member, which is `below` ranks, must send or receive.
+        let must = match kind {
+            Kind::AllReduce if switch => bytes,
+            Kind::AllReduce => 2.0 * rest * bytes,
+            Kind::AllGather | Kind::ReduceScatter => rest * bytes,
+            // Of what its ranks have, the part that leaves it, within the members of this tier.
+            Kind::AllToAll => {
+                let reach = (below * members).min(lanes.ranks as f64);
+                bytes * below * (reach - below).max(0.0) / lanes.ranks as f64
+            }
+            Kind::Broadcast | Kind::PointToPoint => bytes,
+            Kind::Permute => bytes,
+        };
+        let rate = match kind {
+            // One rank, or one path, is all that works.
+            Kind::Permute | Kind::PointToPoint => lane.injection_gbs(),
+            Kind::AllReduce
+            | Kind::AllGather
+            | Kind::ReduceScatter
+            | Kind::AllToAll
+            | Kind::Broadcast => below * lane.injection_gbs(),
+        };
+        bound = bound.max(must / (rate * 1e3));
+        below *= members;
+    }
+    bound
+}
+
+struct Question<'q> {
+    system: &'q System,
+    kind: Kind,
+    bytes: u64,
+    options: &'q Options,
+    lanes: &'q Lanes<'q>,
+}
+
+/// One way to do it.
+struct Answer {
+    algorithm: String,
+    protocol: String,
+    steps: u64,
+    cost: Cost,
+    tier_bytes: Vec<(usize, f64)>,
+    slowest: String,
+}
+
+impl Answer {
+    fn total_us(&self) -> f64 {
+        self.cost.total_us()
+    }
+}
+
+impl<'q> Question<'q> {
+    fn does_not_apply(&self, algorithm: &'static str, why: &str) -> CollectiveError {
+        CollectiveError::DoesNotApply {
+            algorithm,
+            kind: self.kind.name(),
+            ranks: self.lanes.ranks,
+            system: self.system.name.clone(),
+            why: why.to_owned(),
+        }
+    }
+
+    /// The protocols to try on a tier.
+    fn protocols(&self, lane: &Lane<'_>) -> Result<Vec<Protocol>, CollectiveError> {
+        let wanted = self.options.protocol.as_deref();
+        let chunks = |protocol: &Protocol| Protocol {
+            chunks: self.options.chunks.unwrap_or(protocol.chunks),
+            ..protocol.clone()
+        };
+        let fits = |protocol: &&Protocol| wanted.is_none_or(|wanted| wanted == protocol.name);
+        let all: Vec<Protocol> = lane.tier.protocols.iter().filter(fits).map(chunks).collect();
+        if !all.is_empty() {
+            return Ok(all);
+        }
+        let names: Vec<&str> =
+            lane.tier.protocols.iter().map(|protocol| protocol.name.as_str()).collect();
+        Err(CollectiveError::UnknownProtocol {
+            name: wanted.unwrap_or_default().to_owned(),
+            known: names.join(", "),
+            system: self.system.name.clone(),
+        })
+    }
+
+    /// An algorithm over the whole group, with the protocols of its outermost tier.
+    fn flat(&self, algorithm: &'static Algorithm) -> Result<Answer, CollectiveError> {
+        let lanes = &self.lanes.lanes;
+        self.over(algorithm, self.kind, self.bytes as f64, lanes, self.lanes.ranks)
+    }
+
+    fn over(
+        &self,
+        algorithm: &'static Algorithm,
+        kind: Kind,
+        bytes: f64,
+        lanes: &[Lane<'_>],
+        ranks: usize,
+    ) -> Result<Answer, CollectiveError> {
+        let Some(outer) = lanes.last() else { return Err(CollectiveError::TooFewRanks(1)) };
+        let mut best: Option<Answer> = None;
+        for protocol in self.protocols(outer)? {
+            let task = Task { kind, bytes, lanes, ranks, protocol: &protocol };
+            let load =
+                (algorithm.load)(&task).map_err(|why| self.does_not_apply(algorithm.name, why))?;
+            if load.in_switch && !self.options.element.in_switch && kind.reduces() {
+                let why = format!("the switch does not add {}", self.options.element.name);
+                return Err(self.does_not_apply(algorithm.name, &why));
+            }
+            if load.direct && !protocol.direct && self.options.protocol.is_none() {
+                continue;
+            }
+            let cost = cost(outer, &load, &protocol, self.options.element);
+            let answer = Answer {
+                algorithm: algorithm.name.to_owned(),
+                protocol: protocol.name.clone(),
+                steps: load.steps,
+                tier_bytes: lanes
+                    .iter()
+                    .map(|lane| (lane.index, sent(&load, lane, lanes)))
+                    .collect(),
+                slowest: outer.tier.name.clone(),
+                cost,
+            };
+            if best.as_ref().is_none_or(|best| answer.total_us() < best.total_us()) {
+                best = Some(answer);
+            }
+        }
+        best.ok_or_else(|| self.does_not_apply(algorithm.name, "no protocol is for it"))
+    }
+
+    /// The fastest of what the libraries of the outermost tier have.
+    fn fastest(
+        &self,
+        kind: Kind,
+        bytes: f64,
+        lanes: &[Lane<'_>],
+        ranks: usize,
+    ) -> Result<Answer, CollectiveError> {
+        let Some(outer) = lanes.last() else { return Err(CollectiveError::TooFewRanks(1)) };
+        let listed = outer.tier.library.iter().find(|(of, _)| *of == kind);
+        let has = |name: &str| listed.is_none_or(|(_, names)| names.iter().any(|n| n == name));
+        let mut best: Option<Answer> = None;
+        let mut refused = None;
+        for algorithm in ALGORITHMS.iter().filter(|algorithm| has(algorithm.name)) {
+            match self.over(algorithm, kind, bytes, lanes, ranks) {
+                Ok(answer) => {
+                    if best.as_ref().is_none_or(|best| answer.total_us() < best.total_us()) {
+                        best = Some(answer);
+                    }
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+        best.ok_or_else(|| {
+            refused.unwrap_or_else(|| self.does_not_apply("auto", "no algorithm does"))
+        })
+    }
+
+    fn auto(&self) -> Result<Answer, CollectiveError> {
+        let lanes = &self.lanes.lanes;
+        let flat = self.fastest(self.kind, self.bytes as f64, lanes, self.lanes.ranks);
+        if lanes.len() < 2 || !self.lanes.regular {
+            return flat;
+        }
+        match (flat, self.hierarchical()) {
+            (Ok(flat), Ok(split)) if flat.total_us() <= split.total_us() => Ok(flat),
+            (Ok(_) | Err(_), Ok(split)) => Ok(split),
+            (flat, Err(_)) => flat,
+        }
+    }
+
+    /// Phase by phase: within the tiers below, then across, then within again.
+    fn hierarchical(&self) -> Result<Answer, CollectiveError> {
+        if self.lanes.lanes.len() < 2 {
+            return Err(self.does_not_apply(HIERARCHICAL, "the group lies within one tier"));
+        }
+        if !self.lanes.regular {
+            return Err(self.does_not_apply(HIERARCHICAL, "it needs a full sub-mesh"));
+        }
+        if self.kind == Kind::PointToPoint || self.kind == Kind::Permute {
+            return Err(self.does_not_apply(HIERARCHICAL, "there is one message a rank"));
+        }
+        let phases = phases(self.kind, self.bytes as f64, &self.lanes.lanes);
+        // Phases of one tier, in the order of tiers.
+        let mut parts: Vec<Option<Answer>> = self.lanes.lanes.iter().map(|_| None).collect();
+        for phase in phases {
+            let lane = &self.lanes.lanes[phase.lane];
+            let one = std::slice::from_ref(lane);
+            let answer = self.fastest(phase.kind, phase.bytes, one, lane.count())?;
+            parts[phase.lane] = Some(match parts[phase.lane].take() {
+                Some(before) => then(before, answer),
+                None => answer,
+            });
+        }
+        let mut whole: Option<Answer> = None;
+        for (part, lane) in parts.into_iter().zip(&self.lanes.lanes) {
+            let Some(part) = part else { continue };
+            whole = Some(match whole {
+                Some(below) => beside(below, part, lane.tier.overlap),
+                None => part,
+            });
+        }
+        let mut whole = whole.ok_or(CollectiveError::TooFewRanks(1))?;
+        whole.algorithm = format!("{HIERARCHICAL}({})", whole.algorithm);
+        Ok(whole)
+    }
+
+    fn prediction(&self, best: Answer) -> Prediction {
+        let mut tier_bytes = vec![0.0; self.system.tiers.len()];
+        for (tier, bytes) in &best.tier_bytes {
+            tier_bytes[*tier] += bytes;
+        }
+        let link_bound_us = bound_us(self.kind, self.bytes as f64, self.lanes);
+        Prediction {
+            // Rounding alone could put it under the bound.
+            time_us: best.total_us().max(link_bound_us),
+            bottleneck: bottleneck(&best),
+            algorithm: best.algorithm,
+            protocol: best.protocol,
+            steps: best.steps,
+            cost: best.cost,
+            link_bound_us,
+            tier_bytes,
+            kind: self.kind,
+            bytes: self.bytes,
+            ranks: self.lanes.ranks,
+        }
+    }
+}
+
+/// What a rank sends over one of the tiers of a flat algorithm.
+fn sent(load: &Load, lane: &Lane<'_>, lanes: &[Lane<'_>]) -> f64 {
+    if lanes.len() == 1 {
+        return load.wire_bytes;
+    }
+    // The part of the neighbours that are reached over this tier.
+    let all: usize = lanes.iter().map(Lane::count).product();
+    let below: usize =
+        lanes.iter().take_while(|one| one.index < lane.index).map(Lane::count).product();
+    let reach = below * lane.count();
+    load.wire_bytes * (reach - below) as f64 / (all.max(2) - 1) as f64
+}
+
+/// One collective on one tier.
+struct Phase {
+    lane: usize,
+    kind: Kind,
+    bytes: f64,
+}
+
+/// What each tier does, in order. `bytes` of a phase count the whole buffer of the collective that it does.
+fn phases(kind: Kind, bytes: f64, lanes: &[Lane<'_>]) -> Vec<Phase> {
+    let last = lanes.len() - 1;
+    // What is left of the buffer for each tier, once those below it have split it.
+    let mut left = Vec::new();
+    let mut rest = bytes;
+    for lane in lanes {
+        left.push(rest);
+        rest /= lane.count() as f64;
+    }
+    let on = |lane: usize, kind: Kind| Phase { lane, kind, bytes: left[lane] };
+    let mut phases = Vec::new();
+    match kind {
+        Kind::AllReduce => {
+            phases.extend((0..last).map(|lane| on(lane, Kind::ReduceScatter)));
+            phases.push(on(last, Kind::AllReduce));
+            phases.extend((0..last).rev().map(|lane| on(lane, Kind::AllGather)));
+        }
+        Kind::ReduceScatter => phases.extend((0..=last).map(|lane| on(lane, kind))),
+        Kind::AllGather => phases.extend((0..=last).rev().map(|lane| on(lane, kind))),
+        // Parts for the same place on an outer tier travel together: each tier moves the whole once.
+        Kind::AllToAll => {
+            phases.extend((0..=last).map(|lane| Phase { lane, kind, bytes }));
+        }
+        Kind::Broadcast => {
+            phases.extend((0..=last).rev().map(|lane| Phase { lane, kind, bytes }));
+        }
+        Kind::Permute | Kind::PointToPoint => {}
+    }
+    phases
+}
+
+/// Two phases of one tier, one after the other; the launch is paid once.
+fn then(first: Answer, second: Answer) -> Answer {
+    let join = |a: String, b: String| if a == b { a } else { format!("{a}, {b}") };
+    let mut tier_bytes = first.tier_bytes;
+    tier_bytes.extend(second.tier_bytes);
+    Answer {
+        algorithm: join(first.algorithm, second.algorithm),
+        protocol: join(first.protocol, second.protocol),
+        steps: first.steps + second.steps,
+        cost: Cost {
+            launch_us: first.cost.launch_us.max(second.cost.launch_us),
+            latency_us: first.cost.latency_us + second.cost.latency_us,
+            links_us: first.cost.links_us + second.cost.links_us,
+            local_us: first.cost.local_us + second.cost.local_us,
+            fill_us: first.cost.fill_us + second.cost.fill_us,
+        },
+        tier_bytes,
+        slowest: first.slowest,
+    }
+}
+
+/// Two tiers: of what moves bytes, `overlap` of the lesser hides behind the greater; latencies add up.
+fn beside(below: Answer, above: Answer, overlap: f64) -> Answer {
+    let moving = |cost: &Cost| cost.links_us + cost.local_us + cost.fill_us;
+    let (low, high) = (moving(&below.cost), moving(&above.cost));
+    let hidden = overlap * low.min(high);
+    let slowest = if low > high { below.slowest } else { above.slowest };
+    // What is hidden is taken off the lesser of the two, part by part.
+    let kept =
+        |own: f64, other: f64| if own <= other && own > 0.0 { 1.0 - hidden / own } else { 1.0 };
+    let (keep_low, keep_high) =
+        if low <= high { (kept(low, high), 1.0) } else { (1.0, kept(high, low)) };
+    let mut tier_bytes = below.tier_bytes;
+    tier_bytes.extend(above.tier_bytes);
+    let add = |a: f64, b: f64| a * keep_low + b * keep_high;
+    Answer {
+        algorithm: format!("{} | {}", below.algorithm, above.algorithm),
+        protocol: format!("{} | {}", below.protocol, above.protocol),
+        steps: below.steps + above.steps,
+        cost: Cost {
+            launch_us: below.cost.launch_us.max(above.cost.launch_us),
+            latency_us: below.cost.latency_us + above.cost.latency_us,
+            links_us: add(below.cost.links_us, above.cost.links_us),
+            local_us: add(below.cost.local_us, above.cost.local_us),
+            fill_us: add(below.cost.fill_us, above.cost.fill_us),
+        },
+        tier_bytes,
+        slowest,
+    }
+}
+
+/// What most of the time goes to, in words.
+fn bottleneck(answer: &Answer) -> String {
+    let Cost { launch_us, latency_us, links_us, local_us, fill_us } = answer.cost;
+    let tier = &answer.slowest;
+    let parts = [
+        (launch_us, "launch".to_owned()),
+        (latency_us, format!("latency of {} steps", answer.steps)),
+        (links_us, format!("links of tier `{tier}`")),
+        (local_us, "copies and additions inside the chip".to_owned()),
+        (fill_us, "filling of pipelines".to_owned()),
+    ];
+    let [first, rest @ ..] = parts;
+    rest.into_iter().fold(first, |best, part| if part.0 > best.0 { part } else { best }).1
+}
