@@ -10,8 +10,10 @@ pub struct Case {
     pub name: String,
     /// Where it lies.
     pub path: PathBuf,
-    /// The whole text, directives included.
+    /// The program's text, directives included; without what stands below `// same as`.
     pub source: String,
+    /// The graph below the line `// same as`, which gives the same values.
+    pub same_as: Option<String>,
     /// The level that the text is of.
     pub level: Level,
     /// What is tested.
@@ -48,14 +50,25 @@ pub enum Kind {
     Run,
     /// Passes print what the snapshot holds and keep the values.
     Pass(String),
+    /// The kernel under that schedule prints what the snapshot holds, and the values stay.
+    Schedule(String),
     /// Every level prints what its snapshot holds, and the values stay.
     Pipeline,
 }
 
 /// Every case below the folders of the data, by name.
 pub fn all(data: &Path) -> Result<Vec<Case>, String> {
-    let folders =
-        ["parse", "verify", "ops", "passes", "kernels", "modules", "programs", "regressions"];
+    let folders = [
+        "parse",
+        "verify",
+        "ops",
+        "passes",
+        "kernels",
+        "schedules",
+        "modules",
+        "programs",
+        "regressions",
+    ];
     let mut paths = Vec::new();
     for folder in folders {
         collect(&data.join(folder), "tir", &mut paths)?;
@@ -107,6 +120,7 @@ fn parse(name: String, path: PathBuf, source: String) -> Result<Case, String> {
         path,
         level: level(&source),
         source: String::new(),
+        same_as: None,
         kind: Kind::Run,
         inputs: Vec::new(),
         scalars: Vec::new(),
@@ -131,9 +145,18 @@ fn parse(name: String, path: PathBuf, source: String) -> Result<Case, String> {
         }
     }
     case.kind = kind.ok_or("no line `// test: …` at the head of the file")?;
-    case.source = source;
+    match source.split_once(SAME_AS) {
+        Some((program, graph)) => {
+            case.source = format!("{program}\n");
+            case.same_as = Some(graph.to_owned());
+        }
+        None => case.source = source,
+    }
     Ok(case)
 }
+
+/// What stands between a program and the graph that it is compared with.
+const SAME_AS: &str = "\n// same as\n";
 
 fn level(source: &str) -> Level {
     let code = source.lines().find(|line| !line.trim().is_empty() && !line.starts_with("//"));
@@ -151,6 +174,7 @@ fn read_kind(text: &str) -> Result<Kind, String> {
         ("verify", "") => Ok(Kind::Verify),
         ("run", "") => Ok(Kind::Run),
         ("pipeline", "") => Ok(Kind::Pipeline),
+        ("schedule", schedule) if !schedule.is_empty() => Ok(Kind::Schedule(schedule.to_owned())),
         ("pass", passes) if !passes.is_empty() => Ok(Kind::Pass(passes.to_owned())),
         _ => Err(format!("there is no test `{text}`")),
     }
@@ -183,6 +207,14 @@ mod tests {
             .unwrap();
         assert_eq!(case.kind, Kind::Pass("simplify,fuse{a=1}".into()));
         assert_eq!(case.inputs, [("x".to_owned(), "[1]".to_owned())]);
+        assert_eq!(case.level, Level::Kernel);
+    }
+
+    #[test]
+    fn a_graph_may_stand_below() {
+        let case = check("// test: run\nkernel @a {\n}\n// same as\nfunc @main").unwrap();
+        assert_eq!(case.source, "// test: run\nkernel @a {\n}\n");
+        assert_eq!(case.same_as.as_deref(), Some("func @main"));
         assert_eq!(case.level, Level::Kernel);
     }
 

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use systole_compiler::arena::Id;
 use systole_compiler::diagnostic::Diagnostics;
 use systole_compiler::evaluate::{self, Budget};
-use systole_compiler::kernel::{Kernel, Place, Role};
+use systole_compiler::kernel::{self, Kernel, Place, Role};
 use systole_compiler::machine::{ContractTile, Machine};
 use systole_compiler::module::{Buffer, Layout, Lifetime, Module, ScalarSource, Step};
 use systole_compiler::pass::{Changed, Context, Pass};
@@ -86,6 +86,19 @@ pub fn apply(program: &mut Program, text: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The kernel under a schedule, whose text is printed and read back first.
+pub fn schedule(program: &Program, source: &str) -> Result<Program, String> {
+    let Program::Kernel(kernel) = program else { return Err("only kernels have schedules".into()) };
+    let schedule = kernel::parse_schedule(source).map_err(text)?;
+    let printed = schedule.to_string();
+    if printed != source.trim() {
+        return Err(format!("the schedule prints as `{printed}`"));
+    }
+    let tiled = kernel::tiling::apply(kernel, &schedule)?;
+    kernel::verify(&tiled).map_err(|error| format!("{printed} broke a rule: {error}\n{tiled}"))?;
+    Ok(Program::Kernel(tiled))
 }
 
 type Options = Vec<(String, String)>;

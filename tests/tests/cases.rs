@@ -4,7 +4,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 use std::sync::Arc;
 use systole_compiler::text;
-use systole_tests::case::{self, Case, Kind};
+use systole_tests::case::{self, Case, Kind, Level};
 use systole_tests::engine::Engine;
 use systole_tests::execute;
 use systole_tests::levels::Program;
@@ -34,6 +34,7 @@ fn trials() -> Result<Vec<Trial>, String> {
             Kind::Parse => trials.push(trial(&case, "parse", &skips, parse)),
             Kind::Verify => trials.push(trial(&case, "verify", &skips, verify)),
             Kind::Pass(_) => trials.push(trial(&case, "pass", &skips, pass)),
+            Kind::Schedule(_) => trials.push(trial(&case, "schedule", &skips, schedule)),
             Kind::Pipeline => {
                 trials.push(trial(&case, "pipeline", &skips, pipeline));
                 push_engines(&case, &skips, &mut trials);
@@ -128,6 +129,21 @@ fn pass(case: &Case) -> Outcome {
     compare(case, &before, Engine::Optimized, &actual, &expected)
 }
 
+fn schedule(case: &Case) -> Outcome {
+    let Kind::Schedule(schedule) = &case.kind else { return Err("not a schedule case".into()) };
+    let before = program(case)?;
+    let after = execute::schedule(&before, schedule)?;
+    snapshot::check(case, "schedule", &after.print());
+    let (inputs, scalars) = arguments(case, &before)?;
+    let expected = execute::run(Engine::Reference, &before, &inputs, &scalars)?;
+    for engine in [Engine::Reference, Engine::Kernels, Engine::Host] {
+        let actual = execute::run(engine, &after, &inputs, &scalars)?;
+        compare(case, &before, Engine::Optimized, &actual, &expected)
+            .map_err(|error| format!("{}: {error}", engine.name()))?;
+    }
+    Ok(())
+}
+
 fn pipeline(case: &Case) -> Outcome {
     let program = program(case)?;
     let mut optimized = program.clone();
@@ -146,7 +162,7 @@ fn run(case: &Case, engine: Engine) -> Outcome {
         compare_written(case, &program, engine, &actual)?;
     }
     if engine == Engine::Reference {
-        return Ok(());
+        return same_as(case, &program, &inputs, &actual);
     }
     let expected = execute::run(Engine::Reference, &program, &inputs, &scalars)?;
     compare(case, &program, engine, &actual, &expected)
@@ -171,6 +187,40 @@ fn arguments(case: &Case, program: &Program) -> Result<(Values, Vec<i64>), Strin
         case.scalars.iter().find(|(other, _)| other == name).map_or(*low, |(_, value)| *value)
     };
     Ok((inputs, signature.scalars.iter().map(scalar).collect()))
+}
+
+/// Compares the reference's values with those of the graph below `// same as`, whose parameters and results have the
+/// names of the program's.
+fn same_as(case: &Case, program: &Program, inputs: &Values, actual: &Values) -> Outcome {
+    let Some(source) = &case.same_as else { return Ok(()) };
+    let shown = |error| text::render(&error, &format!("{}.tir", case.name), Some(source));
+    let graph = Program::parse(Level::Graph, source).map_err(shown)?;
+    graph.verify().map_err(shown)?;
+    let (ours, theirs) = (program.signature(), graph.signature());
+    let mut given = Vec::new();
+    for (name, ty) in &theirs.inputs {
+        let position = ours
+            .inputs
+            .iter()
+            .position(|(other, own)| other == name && own == ty)
+            .ok_or_else(|| format!("the program has no input `{name}` of type {ty}"))?;
+        given.push(inputs[position].clone());
+    }
+    let expected = execute::run(Engine::Reference, &graph, &given, &[])?;
+    if ours.outputs.len() != theirs.outputs.len() {
+        return Err(format!("the graph has {} results", theirs.outputs.len()));
+    }
+    for (position, (name, ty)) in ours.outputs.iter().enumerate() {
+        let found = theirs
+            .outputs
+            .iter()
+            .position(|(other, _)| other == name)
+            .ok_or_else(|| format!("the graph has no result `{name}`"))?;
+        let tolerance = case.tolerance.unwrap_or_else(|| tolerance::written(ty.dtype));
+        tolerance::compare(&actual[position], &expected[found], tolerance)
+            .map_err(|error| format!("{name}, compared with the graph: {error}"))?;
+    }
+    Ok(())
 }
 
 fn compare_written(case: &Case, program: &Program, engine: Engine, actual: &Values) -> Outcome {
