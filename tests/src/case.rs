@@ -24,6 +24,8 @@ pub struct Case {
     pub scalars: Vec<(String, i64)>,
     /// Values of results, by name.
     pub expected: Vec<(String, String)>,
+    /// Bytes and rows of the near memory that a placed kernel is verified for.
+    pub near: Option<(usize, usize)>,
     /// Absolute and relative, instead of the table's.
     pub tolerance: Option<(f64, f64)>,
 }
@@ -125,6 +127,7 @@ fn parse(name: String, path: PathBuf, source: String) -> Result<Case, String> {
         inputs: Vec::new(),
         scalars: Vec::new(),
         expected: Vec::new(),
+        near: None,
         tolerance: None,
     };
     for line in source.lines() {
@@ -140,6 +143,7 @@ fn parse(name: String, path: PathBuf, source: String) -> Result<Case, String> {
                 let value = value.parse().map_err(|_| format!("no whole number in `{comment}`"))?;
                 case.scalars.push((name, value));
             }
+            "near" => case.near = Some(read_near(comment, rest)?),
             "tolerance" => case.tolerance = Some(read_tolerance(comment, rest)?),
             _ => {}
         }
@@ -183,6 +187,16 @@ fn read_kind(text: &str) -> Result<Kind, String> {
 fn assignment(line: &str, text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("no `=` in `{line}`"))?;
     Ok((name.trim().trim_start_matches('%').to_owned(), value.trim().to_owned()))
+}
+
+fn read_near(line: &str, text: &str) -> Result<(usize, usize), String> {
+    let (bytes, rows) = text.split_once(',').ok_or_else(|| format!("no `,` in `{line}`"))?;
+    let number = |text: &str, name: &str| {
+        let value = text.trim().strip_prefix(name).and_then(|rest| rest.trim().strip_prefix('='));
+        let value = value.ok_or_else(|| format!("no `{name} = …` in `{line}`"))?;
+        value.trim().parse::<usize>().map_err(|_| format!("no number `{value}` in `{line}`"))
+    };
+    Ok((number(bytes, "bytes")?, number(rows, "rows")?))
 }
 
 fn read_tolerance(line: &str, text: &str) -> Result<(f64, f64), String> {

@@ -3,6 +3,8 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 use std::sync::Arc;
+use systole_compiler::kernel;
+use systole_compiler::machine::Machine;
 use systole_compiler::text;
 use systole_tests::case::{self, Case, Kind, Level};
 use systole_tests::engine::Engine;
@@ -99,7 +101,16 @@ fn parse(case: &Case) -> Outcome {
 
 fn verify(case: &Case) -> Outcome {
     let found = Program::parse(case.level, &marks::strip(&case.source))
-        .and_then(|program| program.verify())
+        .and_then(|program| {
+            program.verify()?;
+            match (&program, case.near) {
+                (Program::Kernel(kernel), Some((near_bytes, near_rows))) => {
+                    let machine = Machine { near_bytes, near_rows, ..execute::machine() };
+                    kernel::verify_placed(kernel, &machine)
+                }
+                _ => Ok(()),
+            }
+        })
         .err();
     check_marks(case, found.unwrap_or_default())
 }

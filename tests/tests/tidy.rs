@@ -236,3 +236,57 @@ fn every_skip_covers_a_case() {
         .filter(|row| !cases.iter().any(|case| row.covers(&row.engine, &case.name)));
     none(useless.map(|row| format!("skips.txt: no case is called {}", row.case)).collect());
 }
+
+/// The verifier of each level, whose head numbers the rules.
+const VERIFIERS: &[(&str, &str)] = &[
+    ("graph", "compiler/src/verify.rs"),
+    ("kernel", "compiler/src/kernel/verify/mod.rs"),
+    ("module", "compiler/src/module/verify.rs"),
+];
+
+#[test]
+fn every_rule_has_a_case_that_breaks_it() {
+    let read = |path: &str| fs::read_to_string(workspace().join(path)).unwrap_or_default();
+    let rows = read("tests/verify/in-rust.txt");
+    let rows: Vec<Vec<&str>> = rows
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .map(|line| line.split(' ').collect())
+        .collect();
+    let cases = case::all(&data()).expect("the data can be read");
+    let mut problems = Vec::new();
+    let mut known = 0;
+    for (level, path) in VERIFIERS {
+        let head = read(path);
+        let rules = head
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! ")?.split_once(". ")?.0.parse().ok());
+        let rules: Vec<usize> = rules.collect();
+        if rules.len() < 12 || !rules.iter().copied().eq(1..=rules.len()) {
+            problems.push(format!("{path} numbers {} rules", rules.len()));
+        }
+        for rule in rules {
+            let mark = format!("error[verify]: rule {rule}: ");
+            let folder = format!("verify/{level}/");
+            let in_data = cases
+                .iter()
+                .any(|case| case.name.starts_with(&folder) && case.source.contains(&mark));
+            let row = rows.iter().find(|row| row[..2] == [*level, &rule.to_string()]);
+            known += usize::from(row.is_some());
+            match row {
+                Some(row) if in_data => problems.push(format!("in-rust.txt: {row:?} has a case")),
+                Some(row) if !read(row[2]).contains(&format!("\"rule {rule}: ")) => {
+                    problems.push(format!("in-rust.txt: {row:?} has no test there"));
+                }
+                None if !in_data => {
+                    problems.push(format!("no case of tests/{folder} breaks rule {rule}"));
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+    if known != rows.len() {
+        problems.push("in-rust.txt: a row is of no rule, or one rule has two".to_owned());
+    }
+    none(problems);
+}
