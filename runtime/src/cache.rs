@@ -82,6 +82,11 @@ impl Cache {
         self.lock().retain(|(known, _)| known != key);
     }
 
+    /// The code that was used last.
+    pub(crate) fn latest(&self) -> Option<Arc<Specialized>> {
+        self.lock().iter().find_map(|(_, slot)| slot.get()?.as_ref().ok().cloned())
+    }
+
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()

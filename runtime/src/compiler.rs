@@ -2,17 +2,24 @@
 
 use crate::engine;
 use crate::error::{Error, ErrorKind};
+use crate::inputs::Inputs;
+use crate::limits::Limits;
 use crate::model::Model;
+use crate::options::Cancel;
 use crate::program::Program;
-use crate::target::Target;
+use crate::saved::SavedProgram;
+use crate::target::{Kind, Target};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use systole_compiler::diagnostic::Code;
 use systole_compiler::pipeline::Observer;
+use systole_host::Pool;
 
 /// Compiles models. Plain data: make one, set what differs from the defaults, and compile as many models as you like.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Compiler {
     pub(crate) target: Target,
     pub(crate) dims: BTreeMap<String, usize>,
@@ -20,6 +27,8 @@ pub struct Compiler {
     pub(crate) threads: Option<usize>,
     pub(crate) cache_entries: usize,
     pub(crate) observer: Option<SharedObserver>,
+    pub(crate) pool: Option<Arc<dyn Pool>>,
+    pub(crate) limits: Limits,
 }
 
 /// An observer that several compilations may tell.
@@ -32,6 +41,19 @@ impl fmt::Debug for SharedObserver {
     }
 }
 
+impl fmt::Debug for Compiler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compiler")
+            .field("target", &self.target)
+            .field("dims", &self.dims)
+            .field("state", &self.state)
+            .field("threads", &self.threads)
+            .field("cache_entries", &self.cache_entries)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Default for Compiler {
     fn default() -> Compiler {
         Compiler {
@@ -41,6 +63,8 @@ impl Default for Compiler {
             threads: None,
             cache_entries: 8,
             observer: None,
+            pool: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -70,9 +94,30 @@ impl Compiler {
         self
     }
 
-    /// How many threads a run takes where its options do not say. The default is all that the machine has.
+    /// How many threads code is generated on, and how many a run takes where its options do not say. The default is all
+    /// that the machine has; 1 starts none.
     pub fn threads(mut self, count: usize) -> Compiler {
         self.threads = Some(count);
+        self
+    }
+
+    /// Shares work over these threads, that of runs whose options name no pool too. Without it a program has threads of
+    /// its own, which are started when they are first needed and sleep between runs.
+    pub fn pool(mut self, pool: Arc<dyn Pool>) -> Compiler {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// Ends compilations, between passes and between kernels, when it is cancelled. What a run compiles for its sizes is
+    /// ended by the run's own options.
+    pub fn cancel(mut self, cancel: Cancel) -> Compiler {
+        self.limits.cancel = Some(cancel);
+        self
+    }
+
+    /// Ends compilations at that time, between passes and between kernels.
+    pub fn deadline(mut self, deadline: Instant) -> Compiler {
+        self.limits.deadline = Some(deadline);
         self
     }
 
@@ -91,11 +136,76 @@ impl Compiler {
     /// The model as a program. Code is made at once where every size is known, else at the first run with those sizes.
     pub fn compile(&self, model: &Model) -> Result<Program, Error> {
         engine::check_available(&self.target)?;
-        if self.threads == Some(0) {
-            let message = "0 threads cannot run anything; 1 is the least";
-            return Err(Error::new(ErrorKind::Input, Code::Input, message));
-        }
+        self.check_threads()?;
         model.source().check_dims(&self.dims)?;
         Program::new(self.clone(), model)
+    }
+    /// Compiles a model for what is known of its inputs and saves it, weights included, without making code here:
+    /// [`Program::save_for`] from the start.
+    pub fn save(
+        &self,
+        model: &Model,
+        inputs: &Inputs,
+        path: impl AsRef<Path>,
+    ) -> Result<(), Error> {
+        engine::check_available(&self.target)?;
+        model.source().check_dims(&self.dims)?;
+        Program::open(self.clone(), model)?.save_for(path, inputs)
+    }
+
+    /// A saved program, ready to run. On the host it gets the instruction set that it was saved for, whose machine this
+    /// must be; of the other targets, `kernels` can interpret it.
+    pub fn load(&self, saved: &SavedProgram) -> Result<Program, Error> {
+        self.check_threads()?;
+        let in_file = |error: Error| error.in_file(saved.name(), None);
+        if let Some((name, _)) = self.dims.first_key_value() {
+            let message =
+                format!("the sizes of a saved program are fixed, so `{name}` cannot be bound");
+            return Err(Error::new(ErrorKind::Input, Code::UnboundDimension, message));
+        }
+        if !self.state.is_empty() {
+            let message = "the state of a saved program is fixed; it is said when it is compiled";
+            return Err(Error::new(ErrorKind::Input, Code::Input, message));
+        }
+        let target = match &self.target.kind {
+            Kind::Kernels => self.target.clone(),
+            Kind::Reference | Kind::Systolic(_) => {
+                let message = format!("a saved program cannot run on {}", self.target);
+                return Err(in_file(Error::unsupported(message).with_help(
+                    "it runs on `host` and `kernels`; load the model it was made from",
+                )));
+            }
+            Kind::Host { cpu } => {
+                Target { kind: Kind::Host { cpu: self.saved_cpu(saved, cpu.as_deref())? } }
+            }
+        };
+        Program::of_saved(Compiler { target, ..self.clone() }, saved)
+    }
+
+    /// The instruction set for a saved program, where `asked` may name the one it has.
+    fn saved_cpu(
+        &self,
+        saved: &SavedProgram,
+        asked: Option<&str>,
+    ) -> Result<Option<String>, Error> {
+        let Some(cpu) = saved.cpu() else { return Ok(asked.map(str::to_owned)) };
+        let problem = match asked.filter(|asked| *asked != cpu) {
+            Some(asked) => Some(format!("the program was saved for {cpu}, not {asked}")),
+            None => systole_host::cpu_name(Some(cpu)).err(),
+        };
+        match problem {
+            None => Ok(Some(cpu.to_owned())),
+            Some(message) => Err(Error::unsupported(message)
+                .with_help("compile the model again, on this machine or with another --cpu")
+                .in_file(saved.name(), None)),
+        }
+    }
+
+    fn check_threads(&self) -> Result<(), Error> {
+        if self.threads != Some(0) {
+            return Ok(());
+        }
+        let message = "0 threads cannot run anything; 1 is the least";
+        Err(Error::new(ErrorKind::Input, Code::Input, message))
     }
 }

@@ -2,24 +2,54 @@
 
 use crate::compiler::{Compiler, SharedObserver};
 use crate::error::{Error, ErrorKind};
+use crate::limits::Limits;
 use crate::options::RunOptions;
+use crate::report::{CompileTimes, MemoryPlan};
 use crate::target::{Kind, Listing, Target};
 use std::sync::PoisonError;
-use systole_compiler::diagnostic::Code;
+use std::time::Instant;
+use systole_compiler::diagnostic::{Code, Diagnostics};
 use systole_compiler::evaluate::{self, Budget, EvaluateError};
 use systole_compiler::graph::Graph;
 use systole_compiler::machine::Machine;
 use systole_compiler::module::{self, Module};
-use systole_compiler::pipeline;
+use systole_compiler::pass::{Changed, Declined};
+use systole_compiler::passes::plan_buffers;
+use systole_compiler::pipeline::{self, Go, Level, Observer};
 use systole_compiler::tensor::Tensor;
-use systole_host::{Executable, HostError};
+use systole_compiler::types::TensorType;
+use systole_host::{Executable, HostError, Threads};
 
 /// What runs.
 #[derive(Debug)]
 pub(crate) enum Engine {
     Reference(Graph),
     Kernels(Module),
-    Host(Box<Executable>),
+    Host(Box<Host>),
+}
+
+/// Code for the host.
+#[derive(Debug)]
+pub(crate) struct Host {
+    executable: Executable,
+    lower_bound: usize,
+}
+
+/// What a workspace holds for an engine.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// The results of an evaluator, which makes them anew each time.
+    Tensors(Vec<Tensor>),
+    Host(systole_host::Workspace),
+}
+
+/// What compiling goes by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting<'a> {
+    pub(crate) compiler: &'a Compiler,
+    pub(crate) limits: &'a Limits,
+    /// The program's own threads.
+    pub(crate) threads: &'a Threads,
 }
 
 /// Whether the target can be compiled for at all, before any work is done.
@@ -44,7 +74,7 @@ pub(crate) fn machine(target: &Target) -> Result<Machine, Error> {
             None
         }
     };
-    systole_host::machine(cpu).map_err(|message| Error::new(ErrorKind::Input, Code::Input, message))
+    systole_host::machine(cpu).map_err(no_cpu)
 }
 
 /// What a module becomes, as text.
@@ -59,39 +89,114 @@ pub(crate) fn listing(target: &Target, module: &Module, listing: Listing) -> Res
         Listing::Asm => systole_host::Listing::Asm,
         Listing::Clif => systole_host::Listing::Clif,
     };
-    Ok(executable(module, cpu.as_deref())?.listing(listing))
+    let options = systole_host::Options { cpu: cpu.clone(), ..systole_host::Options::default() };
+    let executable = systole_host::compile(module, &options)
+        .map_err(|error| host(error, &Limits::default(), "compilation"))?;
+    Ok(executable.listing(listing))
 }
 
-fn executable(module: &Module, cpu: Option<&str>) -> Result<Executable, Error> {
-    let options =
-        systole_host::Options { cpu: cpu.map(str::to_owned), ..systole_host::Options::default() };
-    systole_host::compile(module, &options).map_err(|error| host(error, &RunOptions::default()))
+fn executable(
+    module: &Module,
+    cpu: Option<&str>,
+    setting: Setting<'_>,
+) -> Result<Executable, Error> {
+    let cancelled = || setting.limits.is_over();
+    let options = systole_host::Options {
+        cpu: cpu.map(str::to_owned),
+        pool: setting.compiler.pool.as_deref(),
+        compile_threads: setting.compiler.threads,
+        threads: setting.threads.clone(),
+        cancelled: Some(&cancelled),
+        ..systole_host::Options::default()
+    };
+    systole_host::compile(module, &options)
+        .map_err(|error| host(error, setting.limits, "compilation"))
+}
+
+/// An observer that ends a compilation whose limits are reached.
+struct Limited<'a> {
+    inner: &'a mut dyn Observer,
+    limits: &'a Limits,
+}
+
+impl Observer for Limited<'_> {
+    fn before(&mut self, level: &'static str, pass: &'static str) -> Go {
+        if self.limits.is_over() { Go::Stop } else { self.inner.before(level, pass) }
+    }
+
+    fn after(
+        &mut self,
+        pass: &'static str,
+        changed: Changed,
+        level: Level<'_>,
+        declined: &[Declined],
+    ) -> Result<(), Diagnostics> {
+        self.inner.after(pass, changed, level, declined)
+    }
+}
+
+/// The name of the instruction set that a target's code is made for; `None` where no code is made.
+pub(crate) fn cpu(target: &Target) -> Result<Option<String>, Error> {
+    let Kind::Host { cpu } = &target.kind else { return Ok(None) };
+    let name = systole_host::cpu_name(cpu.as_deref());
+    name.map(|name| Some(name.to_owned())).map_err(no_cpu)
+}
+
+fn no_cpu(message: String) -> Error {
+    Error::new(ErrorKind::Input, Code::Input, message)
 }
 
 /// The module of a graph.
-pub(crate) fn lowered(graph: Graph, compiler: &Compiler) -> Result<Module, Error> {
-    let machine = machine(&compiler.target)?;
-    let module = match &compiler.observer {
-        None => pipeline::compile(graph, &machine, pipeline::DEFAULT, &mut pipeline::Silent),
+pub(crate) fn lowered(graph: Graph, setting: Setting<'_>) -> Result<Module, Error> {
+    let machine = machine(&setting.compiler.target)?;
+    let limits = setting.limits;
+    let compile = |inner: &mut dyn Observer| {
+        pipeline::compile(graph, &machine, pipeline::DEFAULT, &mut Limited { inner, limits })
+    };
+    let module = match &setting.compiler.observer {
+        None => compile(&mut pipeline::Silent),
         Some(SharedObserver(observer)) => {
             // An observer that panicked has said what it had to say.
-            let mut observer = observer.lock().unwrap_or_else(PoisonError::into_inner);
-            pipeline::compile(graph, &machine, pipeline::DEFAULT, &mut *observer)
+            compile(&mut *observer.lock().unwrap_or_else(PoisonError::into_inner))
         }
     };
-    module?.ok_or_else(|| Error::limit("the observer stopped the compilation"))
+    module?.ok_or_else(|| match limits.is_over() {
+        true => limits.over("compilation"),
+        false => Error::limit("the observer stopped the compilation"),
+    })
 }
 
 impl Engine {
-    /// Compiles a graph.
-    pub(crate) fn new(graph: Graph, compiler: &Compiler) -> Result<Engine, Error> {
-        check_available(&compiler.target)?;
-        match &compiler.target.kind {
-            Kind::Reference => Ok(Engine::Reference(graph)),
-            Kind::Kernels | Kind::Systolic(_) => Ok(Engine::Kernels(lowered(graph, compiler)?)),
+    /// Compiles a graph, and tells how long it took.
+    pub(crate) fn new(graph: Graph, setting: Setting<'_>) -> Result<(Engine, CompileTimes), Error> {
+        let target = &setting.compiler.target;
+        check_available(target)?;
+        if let Kind::Reference = target.kind {
+            return Ok((Engine::Reference(graph), CompileTimes::default()));
+        }
+        let start = Instant::now();
+        let module = lowered(graph, setting)?;
+        let passes = start.elapsed();
+        let (engine, times) = Engine::of_module(module, setting)?;
+        Ok((engine, CompileTimes { passes, ..times }))
+    }
+
+    /// Makes a verified module run.
+    pub(crate) fn of_module(
+        module: Module,
+        setting: Setting<'_>,
+    ) -> Result<(Engine, CompileTimes), Error> {
+        let none = CompileTimes::default();
+        match &setting.compiler.target.kind {
+            Kind::Reference | Kind::Kernels | Kind::Systolic(_) => {
+                Ok((Engine::Kernels(module), none))
+            }
             Kind::Host { cpu } => {
-                let module = lowered(graph, compiler)?;
-                Ok(Engine::Host(Box::new(executable(&module, cpu.as_deref())?)))
+                let executable = executable(&module, cpu.as_deref(), setting)?;
+                let times = executable.compile_times();
+                let lower_bound = plan_buffers::lower_bound(&module);
+                let times = CompileTimes { code: times.code, packing: times.packing, ..none };
+                Ok((Engine::Host(Box::new(Host { executable, lower_bound })), times))
             }
         }
     }
@@ -102,40 +207,119 @@ impl Engine {
         inputs: &[Tensor],
         options: &RunOptions,
     ) -> Result<Vec<Tensor>, Error> {
+        match self {
+            Engine::Reference(_) | Engine::Kernels(_) => self.evaluate(inputs, options),
+            Engine::Host(engine) => engine.run(options, |run| engine.executable.run(inputs, run)),
+        }
+    }
+
+    /// Memory for [`Engine::run_in`].
+    pub(crate) fn memory(&self) -> Result<Memory, Error> {
+        match self {
+            Engine::Reference(_) | Engine::Kernels(_) => Ok(Memory::Tensors(Vec::new())),
+            Engine::Host(engine) => {
+                let workspace = engine.executable.workspace();
+                let workspace =
+                    workspace.map_err(|error| host(error, &Limits::default(), "run"))?;
+                Ok(Memory::Host(workspace))
+            }
+        }
+    }
+
+    /// Leaves the results, on inputs that have been checked, in memory of its own.
+    pub(crate) fn run_in<'i>(
+        &self,
+        memory: &mut Memory,
+        inputs: &'i dyn Fn(usize) -> &'i Tensor,
+        count: usize,
+        options: &RunOptions,
+    ) -> Result<(), Error> {
+        match (self, memory) {
+            (Engine::Host(engine), Memory::Host(workspace)) => {
+                engine.run(options, |run| engine.executable.run_in(workspace, inputs, run))
+            }
+            (_, memory) => {
+                let inputs: Vec<Tensor> = (0..count).map(|index| inputs(index).clone()).collect();
+                *memory = Memory::Tensors(self.run(&inputs, options)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// A result of the last run in that memory.
+    pub(crate) fn result<'m>(
+        &'m self,
+        memory: &'m Memory,
+        index: usize,
+    ) -> (&'m TensorType, &'m [u8]) {
+        match (self, memory) {
+            (Engine::Host(engine), Memory::Host(workspace)) => {
+                workspace.result(&engine.executable, index)
+            }
+            (_, Memory::Tensors(tensors)) => (tensors[index].ty(), tensors[index].bytes()),
+            (Engine::Reference(_) | Engine::Kernels(_), Memory::Host(_)) => {
+                unreachable!("memory is used by the engine that made it")
+            }
+        }
+    }
+
+    /// What memory a run needs, where there is a plan of it.
+    pub(crate) fn memory_plan(&self) -> Option<MemoryPlan> {
+        let Engine::Host(engine) = self else { return None };
+        let executable = &engine.executable;
+        Some(MemoryPlan {
+            arena_bytes: executable.arena_bytes(),
+            arena_lower_bound_bytes: engine.lower_bound,
+            scratch_bytes: executable.scratch_bytes(),
+            result_bytes: executable.result_bytes(),
+            constant_bytes: executable.constant_bytes(),
+            kernels: executable.kernel_count(),
+        })
+    }
+
+    fn evaluate(&self, inputs: &[Tensor], options: &RunOptions) -> Result<Vec<Tensor>, Error> {
         let cancelled = || options.is_over();
         let budget =
             Budget { cancelled: &cancelled, bytes: options.memory_limit.unwrap_or(usize::MAX) };
         let results = match self {
             Engine::Reference(graph) => evaluate::graph(graph, inputs, &budget),
             Engine::Kernels(module) => module::evaluate(module, inputs, &budget),
-            Engine::Host(executable) => return run_on_host(executable, inputs, options),
+            Engine::Host(_) => unreachable!("machine code is not evaluated"),
         };
         results.map_err(|error| evaluation(error, options))
     }
 }
 
-fn run_on_host(
-    executable: &Executable,
-    inputs: &[Tensor],
-    options: &RunOptions,
-) -> Result<Vec<Tensor>, Error> {
-    let all = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = options.threads.unwrap_or_else(all);
-    let scratch = executable.scratch_bytes().saturating_mul(threads);
-    let needed = executable.arena_bytes().saturating_add(scratch);
-    if let Some(limit) = options.memory_limit.filter(|limit| needed > *limit) {
-        return Err(evaluation(EvaluateError::Memory { needed, limit }, options));
+impl Host {
+    /// Runs with the options as the host takes them, where they leave enough memory.
+    fn run<R>(
+        &self,
+        options: &RunOptions,
+        run: impl FnOnce(&systole_host::RunOptions<'_>) -> Result<R, HostError>,
+    ) -> Result<R, Error> {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        let pool = options.pool.as_deref();
+        let threads =
+            options.threads.unwrap_or_else(|| pool.map_or_else(all, |pool| pool.threads()));
+        let scratch = self.executable.scratch_bytes().saturating_mul(threads);
+        let own = self.executable.arena_bytes().saturating_add(self.executable.result_bytes());
+        let needed = own.saturating_add(scratch);
+        if let Some(limit) = options.memory_limit.filter(|limit| needed > *limit) {
+            return Err(evaluation(EvaluateError::Memory { needed, limit }, options));
+        }
+        let cancelled = || options.is_over();
+        let watched = options.cancel.is_some() || options.deadline.is_some();
+        let run_options = systole_host::RunOptions {
+            threads,
+            pool,
+            cancelled: watched.then_some(&cancelled as &(dyn Fn() -> bool + Sync)),
+            deadline: None,
+        };
+        run(&run_options).map_err(|error| host(error, &Limits::of(options), "run"))
     }
-    let cancelled = || options.is_over();
-    let run = systole_host::RunOptions {
-        threads,
-        cancelled: Some(&cancelled),
-        deadline: options.deadline,
-    };
-    executable.run(inputs, &run).map_err(|error| host(error, options))
 }
 
-fn host(error: HostError, options: &RunOptions) -> Error {
+fn host(error: HostError, limits: &Limits, what: &str) -> Error {
     match error {
         HostError::Unsupported(what) => Error::unsupported(what),
         HostError::Input(what) => Error::new(ErrorKind::Input, Code::Input, what),
@@ -143,7 +327,7 @@ fn host(error: HostError, options: &RunOptions) -> Error {
             let message = format!("the system has no memory for {bytes} bytes");
             Error::new(ErrorKind::DoesNotFit, Code::TooLarge, message)
         }
-        HostError::Cancelled | HostError::Deadline => options.over(),
+        HostError::Cancelled | HostError::Deadline => limits.over(what),
     }
 }
 

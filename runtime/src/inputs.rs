@@ -24,6 +24,19 @@ impl Inputs {
         self
     }
 
+    /// How many were given.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn name(&self, index: usize) -> &str {
+        &self.entries[index].0
+    }
+
+    pub(crate) fn at(&self, index: usize) -> &Tensor {
+        &self.entries[index].1
+    }
+
     /// The names and tensors in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.entries.iter().map(|(name, tensor)| (name.as_str(), tensor))

@@ -4,6 +4,7 @@
 use crate::error::{Error, ErrorKind};
 use crate::inputs::Inputs;
 use crate::levels::{self, Contents, Known, Source};
+use crate::saved::MAGIC;
 use crate::signature::Signature;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -138,6 +139,11 @@ impl Model {
 }
 
 fn format_of(name: &str, bytes: &[u8]) -> Result<Format, Error> {
+    if bytes.starts_with(MAGIC) {
+        let message = "this is a saved program, not a model";
+        return Err(Error::new(ErrorKind::Program, Code::Malformed, message)
+            .with_help("`systole run` takes it, and `Program::load`"));
+    }
     let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
     match extension {
         Some("onnx") => return Ok(Format::Onnx),

@@ -103,7 +103,10 @@ fn bench_json_has_the_documented_form() {
             "compile_ms",
             "runs",
             "latency_ms",
-            "peak_rss_mib"
+            "peak_rss_mib",
+            "compile_parts_ms",
+            "kernels",
+            "memory_bytes"
         ]
     );
     assert_eq!(
@@ -112,6 +115,65 @@ fn bench_json_has_the_documented_form() {
     );
     let latency = |key: &str| object["latency_ms"][key].as_f64().expect("a number");
     assert!(latency("min") <= latency("median") && latency("median") <= latency("p90"));
+}
+
+#[test]
+fn bench_tells_where_compile_time_and_memory_go() {
+    let folder = models();
+    let run = |more: &[&str]| {
+        let arguments =
+            ["bench", "dense.onnx", "--dim", "batch=4", "--input", "*=random:0", "--runs", "3"];
+        ok(systole(folder.path(), &[&arguments[..], more].concat()))
+    };
+    let object = run(&["--json", "--threads", "1"]).json();
+    for part in ["import", "passes", "code", "packing"] {
+        assert!(object["compile_parts_ms"][part].is_f64(), "{part}");
+    }
+    let bytes = |key: &str| object["memory_bytes"][key].as_u64().expect("a number");
+    assert!(bytes("arena_lower_bound") <= bytes("arena"));
+    assert_eq!(bytes("results"), 4 * 2 * 4);
+    assert!(object["kernels"].as_u64().expect("a number") > 0);
+    let text = run(&[]).out;
+    assert!(text.contains("packing") && text.contains("must be live at once"), "{text}");
+}
+
+#[test]
+fn a_saved_program_stands_for_its_model() {
+    let folder = models();
+    let at = |arguments: &[&str]| systole(folder.path(), arguments);
+    ok(at(&["compile", "dense.onnx", "--dim", "batch=2", "-o", "dense.systole"]));
+    let x = ["--input", "x=2x3xf32=0 1 2 3 4 5"];
+    let run = |more: &[&str]| ok(at(&[&["run"], more, &x[..]].concat()));
+    run(&["dense.onnx", "--outputs", "y.npz"]);
+    run(&["dense.systole", "--expect", "y.npz", "--tol", "0,0"]);
+    run(&["dense.systole", "--expect", "y.npz", "--target", "kernels"]);
+    ok(at(&[&["bench", "dense.systole", "--runs", "2"], &x[..]].concat()));
+    let checked = ok(at(&["check", "dense.systole"]));
+    assert!(checked.out.contains("all of it compiles"), "{}", checked.out);
+    let object = ok(at(&["inspect", "dense.systole", "--json"])).json();
+    assert_eq!(object["format"], "program");
+    assert_eq!(object["inputs"], json!([{"name": "x", "type": "f32[2, 3]"}]));
+    assert!(ok(at(&["inspect", "dense.systole"])).out.contains("x: f32[2, 3]"));
+
+    let ended = at(&["run", "dense.systole", "--dim", "batch=2", "--input", "*=zeros"]);
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert_eq!(at(&["compile", "dense.systole", "--emit", "module"]).code, Some(1));
+    assert_eq!(
+        at(&["compile", "dense.onnx", "--dim", "batch=2"]).code,
+        Some(2),
+        "nothing is asked for"
+    );
+    let late = ["compile", "dense.onnx", "--dim", "batch=2", "--time-limit", "1ms", "-o"];
+    let late = at(&[&late[..], &["late.systole"]].concat());
+    assert!(
+        late.code == Some(6)
+            || (late.code == Some(0) && folder.path().join("late.systole").exists())
+    );
+    let bytes = std::fs::read(folder.path().join("dense.systole")).expect("a file");
+    std::fs::write(folder.path().join("cut"), &bytes[..bytes.len() - 3]).expect("a file");
+    let ended = at(&["run", "cut", "--input", "*=zeros"]);
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    assert!(ended.err.contains("cut off"), "{}", ended.err);
 }
 
 #[test]

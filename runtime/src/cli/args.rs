@@ -13,7 +13,8 @@ pub(super) struct Command {
 }
 
 const AFTER_HELP: &str = "\
-Models are ONNX files or graphs in Systole's own text (.tir).
+Models are ONNX files or graphs in Systole's own text (.tir); run, bench, check and inspect also take programs that
+`compile -o` saved.
 
 Exit codes: 0 ok, 1 the model is wrong, 2 usage, 3 unsupported, 4 does not fit, 5 comparison failed,
 6 a limit was hit, 70 a bug of Systole (a file that reproduces it is written).";
@@ -92,16 +93,16 @@ pub(super) struct CheckArgs {
     pub(super) common: CommonArgs,
 }
 
-/// Print what a model becomes, at any level
+/// Save a model as a program that is ready to run, or print what it becomes, at any level
 #[derive(Debug, Args)]
 #[command(after_help = COMPILE_HELP)]
 pub(super) struct CompileArgs {
     #[command(flatten)]
     pub(super) model: ModelArgs,
-    /// Which level is printed
-    #[arg(long, value_name = "LEVEL", required_unless_present = "stop_after")]
+    /// Which level is printed, instead of saving a program
+    #[arg(long, value_name = "LEVEL", required_unless_present_any = ["stop_after", "output"])]
     pub(super) emit: Option<Emit>,
-    /// The file that the text goes to, instead of standard output
+    /// The file that the program goes to; with --emit, the text, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
     /// Stop after this pass and print what it made
@@ -116,9 +117,11 @@ pub(super) struct CompileArgs {
 }
 
 const COMPILE_HELP: &str = "\
-Inputs are only needed where their values decide shapes; sizes are bound by --dim.
+Inputs are only needed where their values decide shapes; sizes are bound by --dim. A saved program is for this machine's
+CPU, or the one that --cpu names; run, bench, check and inspect take it in place of a model.
 
 Examples:
+  systole compile mlp.onnx --dim batch=8 -o mlp.systole
   systole compile mlp.onnx --dim batch=8 --emit kernels
   systole compile mlp.onnx --dim batch=8 --emit asm -o mlp.s";
 
@@ -244,7 +247,7 @@ pub(super) struct ExplainArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
-    /// An ONNX model or a graph in .tir text
+    /// An ONNX model, a graph in .tir text, or (but for compile) a saved program
     pub(super) model: PathBuf,
     /// What to compile for; see `systole list targets`
     #[arg(long, value_name = "NAME", default_value = "host")]

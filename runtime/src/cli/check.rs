@@ -4,26 +4,23 @@ use super::args::CheckArgs;
 use super::console;
 use super::failure::Failure;
 use super::guard::Context;
-use super::session;
+use super::session::{self, Loaded};
 use super::show;
 use serde_json::json;
 use std::fmt::Write;
-use systole::{Compiler, Error, Port};
+use systole::{Error, Port, SavedProgram, Target};
 
 pub(super) fn check(context: &Context, args: &CheckArgs) -> Result<(), Failure> {
     let target = session::target(&args.model.target, args.model.cpu.as_deref(), None)?;
-    let model = session::load(context, &args.model.model)?;
+    let model = match session::load_any(context, &args.model.model)? {
+        Loaded::Model(model) => model,
+        Loaded::Program(saved) => return check_saved(context, args, &target, &saved),
+    };
     let operators = model.contents().operators;
     let total: usize = operators.iter().map(|op| op.count).sum();
     let covered: usize = operators.iter().filter(|op| op.known).map(|op| op.count).sum();
     context.enter("compile");
-    let compiler = args
-        .model
-        .dims
-        .iter()
-        .fold(Compiler::new().target(target.clone()), |compiler, (name, size)| {
-            compiler.bind(name, *size)
-        });
+    let compiler = session::compiler(context, &args.model, &target);
     let compiled = compiler.compile(&model);
     let verdict = match &compiled {
         Ok(program) => {
@@ -73,6 +70,31 @@ pub(super) fn check(context: &Context, args: &CheckArgs) -> Result<(), Failure> 
     };
     console::print(&text)?;
     failure.map_or(Ok(()), Err)
+}
+
+/// A saved program has no operators any more; what remains to be seen is whether this machine takes it.
+fn check_saved(
+    context: &Context,
+    args: &CheckArgs,
+    target: &Target,
+    saved: &SavedProgram,
+) -> Result<(), Failure> {
+    context.enter("compile");
+    session::compiler(context, &args.model, target).load(saved)?;
+    let text = if context.json {
+        let object = json!({
+            "schema": 1,
+            "model": saved.name(),
+            "target": target.name(),
+            "kernels": saved.kernels(),
+            "compiles": true,
+        });
+        format!("{object}\n")
+    } else {
+        let kernels = saved.kernels();
+        format!("a saved program of {kernels} kernels\n{}: all of it compiles\n", target.name())
+    };
+    console::print(&text)
 }
 
 enum Verdict {

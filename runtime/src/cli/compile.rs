@@ -1,4 +1,4 @@
-//! `systole compile`: the text of any level.
+//! `systole compile`: a program to be run later, or the text of any level.
 
 use super::args::{CompileArgs, Emit};
 use super::console;
@@ -9,7 +9,8 @@ use super::session::{self, Wanted};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
-use systole::{Error, Listing, Target, data};
+use std::sync::{Arc, Mutex};
+use systole::{Code, Error, ErrorKind, Inputs, Listing, Model, Target, data};
 use systole_compiler::diagnostic::Diagnostics;
 use systole_compiler::module::Module;
 use systole_compiler::pipeline::{self, Level};
@@ -26,6 +27,9 @@ pub(super) fn compile(context: &Context, args: &CompileArgs) -> Result<(), Failu
     let model = session::load(context, &args.model.model)?;
     let inputs = session::inputs(context, model.signature(), &args.inputs, Wanted::Any)?;
     let dims: BTreeMap<String, usize> = args.model.dims.iter().cloned().collect();
+    if let (None, None, Some(path)) = (args.emit, &args.stop_after, &args.output) {
+        return save(context, args, &target, &model, &inputs, path);
+    }
     context.enter("bind");
     let graph = model.graph(&dims, &inputs)?;
     context.enter("compile");
@@ -42,8 +46,35 @@ pub(super) fn compile(context: &Context, args: &CompileArgs) -> Result<(), Failu
             module.map(|module| module_text(&module, emit, &target)).transpose()?
         }
     };
+    if look.is_over() {
+        let message = "the compilation was ended";
+        return Err(Error::new(ErrorKind::Limit, Code::Limit, message).into());
+    }
     let text = look.stopped.or(text).unwrap_or_default();
     deliver(context, &text, args.output.as_deref())
+}
+
+/// Saves a program, which the verbs that run models take.
+fn save(
+    context: &Context,
+    args: &CompileArgs,
+    target: &Target,
+    model: &Model,
+    inputs: &Inputs,
+    path: &Path,
+) -> Result<(), Failure> {
+    context.enter("compile");
+    let mut compiler = session::compiler(context, &args.model, target);
+    if Look::is_asked(&args.look) || context.talk.verbose {
+        compiler = compiler.observe(Arc::new(Mutex::new(Look::new(context, &args.look, None)?)));
+    }
+    compiler.save(model, inputs, path)?;
+    if context.json {
+        let bytes = std::fs::metadata(path).map(|metadata| metadata.len()).ok();
+        let object = json!({"schema": 1, "file": path.display().to_string(), "bytes": bytes});
+        return console::print(&format!("{object}\n"));
+    }
+    Ok(())
 }
 
 fn module_text(module: &Module, emit: Emit, target: &Target) -> Result<String, Failure> {

@@ -201,10 +201,21 @@ impl Context {
         }
     }
 
+    /// What ends this command's work early.
+    pub(super) fn cancel(&self) -> Cancel {
+        self.cancel.clone()
+    }
+
+    /// When this command's work ends at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// The limits of this command as those of a run.
     pub(super) fn run_options(&self) -> RunOptions {
         RunOptions {
             threads: None,
+            pool: None,
             cancel: Some(self.cancel.clone()),
             deadline: self.deadline,
             memory_limit: self.limits.mem_limit,
@@ -215,7 +226,8 @@ impl Context {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn cancel_was_ours(&self) -> bool {
+    /// Whether the time is up.
+    pub(super) fn cancel_was_ours(&self) -> bool {
         self.cancel.is_cancelled()
             || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }

@@ -4,19 +4,22 @@ use super::args::InspectArgs;
 use super::console;
 use super::failure::Failure;
 use super::guard::Context;
-use super::session;
+use super::session::{self, Loaded};
 use super::show;
 use serde_json::{Value, json};
 use std::path::Path;
 use systole::data::{self, Array, Bundle, Stored};
-use systole::{Model, Port, Tensor};
+use systole::{Model, Port, SavedProgram, Tensor};
 
 pub(super) fn inspect(context: &Context, args: &InspectArgs) -> Result<(), Failure> {
     let extension = args.file.extension().and_then(|extension| extension.to_str());
     match extension {
         Some("npz") => bundle(context, &args.file),
         Some("npy" | "pb") => array(context, &args.file),
-        _ => model(context, &session::load(context, &args.file)?),
+        _ => match session::load_any(context, &args.file)? {
+            Loaded::Model(loaded) => model(context, &loaded),
+            Loaded::Program(saved) => program(context, &saved),
+        },
     }
 }
 
@@ -24,9 +27,6 @@ fn model(context: &Context, model: &Model) -> Result<(), Failure> {
     let contents = model.contents();
     let signature = model.signature();
     if context.json {
-        let ports = |ports: &[Port]| -> Vec<Value> {
-            ports.iter().map(|port| json!({"name": port.name, "type": port.type_text()})).collect()
-        };
         let object = json!({
             "schema": 1,
             "file": model.name(),
@@ -59,6 +59,43 @@ fn model(context: &Context, model: &Model) -> Result<(), Failure> {
         row("nodes", format!("{:>5}  {}", op.count, op.name));
     }
     console::print(&show::table(&rows))
+}
+
+fn program(context: &Context, saved: &SavedProgram) -> Result<(), Failure> {
+    let signature = saved.signature();
+    let (weights, bytes) = saved.weights();
+    if context.json {
+        let object = json!({
+            "schema": 1,
+            "file": saved.name(),
+            "format": "program",
+            "producer": saved.producer(),
+            "cpu": saved.cpu(),
+            "inputs": ports(&signature.inputs),
+            "outputs": ports(&signature.outputs),
+            "weights": weights,
+            "weight_bytes": bytes,
+            "kernels": saved.kernels(),
+        });
+        return console::print(&format!("{object}\n"));
+    }
+    let mut rows = vec![vec!["format".to_owned(), "program".to_owned()]];
+    let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
+    row("producer", saved.producer().to_owned());
+    row("cpu", saved.cpu().unwrap_or("none").to_owned());
+    for port in &signature.inputs {
+        row("input", port.to_string());
+    }
+    for port in &signature.outputs {
+        row("output", port.to_string());
+    }
+    row("weights", format!("{weights}, {bytes} bytes"));
+    row("kernels", saved.kernels().to_string());
+    console::print(&show::table(&rows))
+}
+
+fn ports(ports: &[Port]) -> Vec<Value> {
+    ports.iter().map(|port| json!({"name": port.name, "type": port.type_text()})).collect()
 }
 
 fn bundle(context: &Context, path: &Path) -> Result<(), Failure> {

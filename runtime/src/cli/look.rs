@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::guard::Context;
 use std::path::PathBuf;
 use std::time::Instant;
-use systole::data;
+use systole::{Cancel, data};
 use systole_compiler::diagnostic::Diagnostics;
 use systole_compiler::pass::{Changed, Declined};
 use systole_compiler::passes::{GRAPH_PASSES, KERNEL_PASSES, MODULE_PASSES};
@@ -26,6 +26,8 @@ pub(super) struct Look {
     ran: usize,
     optional: usize,
     start: Instant,
+    cancel: Cancel,
+    deadline: Option<Instant>,
     /// The text after the pass that was to be the last.
     pub(super) stopped: Option<String>,
 }
@@ -82,8 +84,15 @@ impl Look {
             ran: 0,
             optional: 0,
             start: Instant::now(),
+            cancel: context.cancel(),
+            deadline: context.deadline(),
             stopped: None,
         })
+    }
+
+    /// Whether the command's time is up.
+    pub(super) fn is_over(&self) -> bool {
+        self.cancel.is_cancelled() || self.deadline.is_some_and(|end| Instant::now() >= end)
     }
 
     fn dump(&self, pass: &str, text: &str) -> Result<(), Diagnostics> {
@@ -96,7 +105,7 @@ impl Look {
 
 impl Observer for Look {
     fn before(&mut self, _level: &'static str, pass: &'static str) -> Go {
-        if self.stopped.is_some() {
+        if self.stopped.is_some() || self.is_over() {
             return Go::Stop;
         }
         if !is_required(pass) {

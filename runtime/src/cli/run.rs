@@ -67,7 +67,7 @@ fn json_text(
         .collect();
     let object = json!({
         "schema": 1,
-        "model": session.model.name(),
+        "model": session.name,
         "target": session.target.name(),
         "outputs": outputs,
         "compile_ms": session.compile_ms,

@@ -10,11 +10,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use systole::data::Bundle;
-use systole::{Compiler, Dim, Inputs, Model, Port, Program, Signature, Target, Tensor};
+use systole::{
+    CompileTimes, Compiler, Dim, Inputs, Model, Port, Program, SavedProgram, Signature, Target,
+    Tensor,
+};
 
-/// A model and its program, with the times that they took.
+/// A program, with the times that it took.
 pub(super) struct Session {
-    pub(super) model: Model,
+    pub(super) name: String,
     pub(super) target: Target,
     pub(super) program: Program,
     pub(super) load_ms: f64,
@@ -57,24 +60,74 @@ pub(super) fn open(
     if let (Some(flag), "reference") = (look.and_then(Look::first_flag), target.name()) {
         return Err(no_effect(flag, "reference"));
     }
-    let start = Instant::now();
-    let model = load(context, &args.model)?;
-    let load_ms = milliseconds(start);
-    let mut compiler =
-        args.dims.iter().fold(Compiler::new().target(target.clone()), |compiler, (name, size)| {
-            compiler.bind(name, *size)
-        });
+    let mut compiler = compiler(context, args, &target);
     if let Some(threads) = threads {
         compiler = compiler.threads(usize::from(threads));
     }
     if let Some(look) = look {
         compiler = compiler.observe(Arc::new(Mutex::new(Look::new(context, look, None)?)));
     }
+    let start = Instant::now();
+    let loaded = load_any(context, &args.model)?;
+    let load_ms = milliseconds(start);
     context.enter("compile");
     let start = Instant::now();
-    let program = compiler.compile(&model)?;
+    let (name, program) = match loaded {
+        Loaded::Model(model) => (model.name().to_owned(), compiler.compile(&model)?),
+        Loaded::Program(saved) => (saved.name().to_owned(), compiler.load(&saved)?),
+    };
     let compile_ms = milliseconds(start);
-    Ok(Session { model, target, program, load_ms, compile_ms })
+    say_times(context, &program);
+    Ok(Session { name, target, program, load_ms, compile_ms })
+}
+
+/// A compiler as the arguments and limits say.
+pub(super) fn compiler(context: &Context, args: &ModelArgs, target: &Target) -> Compiler {
+    let mut compiler = Compiler::new().target(target.clone()).cancel(context.cancel());
+    if let Some(deadline) = context.deadline() {
+        compiler = compiler.deadline(deadline);
+    }
+    args.dims.iter().fold(compiler, |compiler, (name, size)| compiler.bind(name, *size))
+}
+
+/// A model, or a program that was made of one.
+pub(super) enum Loaded {
+    Model(Model),
+    Program(SavedProgram),
+}
+
+/// Loads a model or a saved program.
+pub(super) fn load_any(context: &Context, path: &Path) -> Result<Loaded, Failure> {
+    if !SavedProgram::is_one(path) {
+        return load(context, path).map(Loaded::Model);
+    }
+    context.enter("load");
+    let saved = SavedProgram::from_path(path)?;
+    if context.talk.verbose {
+        context.note(&format!("signature: {}", saved.signature()));
+    }
+    Ok(Loaded::Program(saved))
+}
+
+/// What compiling took so far, where it is wished.
+fn say_times(context: &Context, program: &Program) {
+    if context.talk.verbose && program.cached() > 0 {
+        context.note(&times_text(&program.compile_times()));
+    }
+}
+
+/// The parts of compiling in one line.
+pub(super) fn times_text(times: &CompileTimes) -> String {
+    let [import, passes, code, packing] = parts(times);
+    format!(
+        "import {import:.1} ms, passes {passes:.1} ms, code {code:.1} ms, packing {packing:.1} ms"
+    )
+}
+
+/// The parts of compiling in milliseconds: import, passes, code, packing.
+pub(super) fn parts(times: &CompileTimes) -> [f64; 4] {
+    [times.import, times.passes, times.code, times.packing]
+        .map(|part| part.as_micros() as f64 / 1e3)
 }
 
 /// Loads a model.
@@ -90,12 +143,16 @@ pub(super) fn load(context: &Context, path: &Path) -> Result<Model, Failure> {
 impl Session {
     /// Makes the code for these inputs, where compiling could not know them.
     pub(super) fn prepare(&mut self, context: &Context, inputs: &Inputs) -> Result<(), Failure> {
-        if self.program.cached() == 0 {
+        let is_new = self.program.cached() == 0;
+        if is_new {
             context.enter("compile for these inputs");
         }
         let start = Instant::now();
         self.program.prepare(inputs)?;
         self.compile_ms += milliseconds(start);
+        if is_new {
+            say_times(context, &self.program);
+        }
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ mod proto;
 mod write;
 
 pub use npz::Bundle;
+pub(crate) use write::replace_with;
 pub use write::{file_stem, write_text};
 
 use crate::error::{Error, listed};

@@ -19,7 +19,7 @@ pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     replace_with(path, |file| file.write_all(contents))
 }
 
-pub(super) fn replace_with(
+pub(crate) fn replace_with(
     path: &Path,
     fill: impl FnOnce(&mut File) -> std::io::Result<()>,
 ) -> Result<(), Error> {

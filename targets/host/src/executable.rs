@@ -6,22 +6,52 @@ use crate::machine;
 use crate::memory::Block;
 use crate::micro::{ContractPlan, Cpu};
 use crate::plan::{self, Flat, Plan};
-use crate::run::{self, Workspace};
+use crate::pool::{Pool, Team, Threads};
+use crate::run::{self, Given, RunOptions};
+use crate::workspace::{Taken, Workspace};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use systole_compiler::kernel::{Kernel, Role};
 use systole_compiler::module::{BufferId, KernelId, Layout, Lifetime, Module, ScalarSource, Step};
 use systole_compiler::tensor::Tensor;
 use systole_compiler::types::TensorType;
 
 /// How a module is compiled.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
+#[derive(Clone, Default)]
+pub struct Options<'a> {
     /// The instruction set by name (`sse`, `neon`, `avx2`, `avx512`); the best of this machine where there is none.
     pub cpu: Option<String>,
     /// The values of the parameters that the module has by name.
     pub parameters: BTreeMap<String, Tensor>,
+    /// The pool that code is generated on; the threads below where there is none.
+    pub pool: Option<&'a dyn Pool>,
+    /// How many threads generate code; as many as the machine has where this is not said.
+    pub compile_threads: Option<usize>,
+    /// The threads that compiling and runs use where they are given no pool. Executables may share them.
+    pub threads: Threads,
+    /// Asked between kernels and steps; compiling ends where it says yes.
+    pub cancelled: Option<&'a (dyn Fn() -> bool + Sync)>,
+}
+
+impl std::fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("cpu", &self.cpu)
+            .field("compile_threads", &self.compile_threads)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long the parts of compiling a module took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompileTimes {
+    /// Making machine code.
+    pub code: Duration,
+    /// Placing constants and running the load steps, which pack weights.
+    pub packing: Duration,
 }
 
 /// Why a module could not be compiled or run.
@@ -66,6 +96,8 @@ pub(crate) struct Call {
     pub(crate) unit: usize,
     /// The buffer of each operand.
     pub(crate) operands: Vec<usize>,
+    /// The bytes of all operands.
+    pub(crate) bytes: usize,
     /// Where each scalar comes from, and its range.
     pub(crate) scalars: Vec<(Scalar, i64, i64)>,
 }
@@ -115,10 +147,14 @@ pub(crate) struct Place {
     pub(crate) layout: Layout,
     /// Its memory.
     pub(crate) spot: Spot,
+    /// Whether the elements lie as they do in a tensor.
+    row_major: bool,
 }
 
 /// A compiled module. It runs from many threads at once.
 pub struct Executable {
+    /// No other executable of this process has it.
+    pub(crate) id: u64,
     module: Arc<Module>,
     cpu: Cpu,
     pub(crate) code: Code,
@@ -130,7 +166,9 @@ pub struct Executable {
     pub(crate) scratch_bytes: usize,
     /// The bytes of each result that has memory of its own.
     pub(crate) output_bytes: Vec<usize>,
-    pub(crate) workspaces: Mutex<Vec<Workspace>>,
+    pub(crate) threads: Threads,
+    times: CompileTimes,
+    spare: Mutex<Vec<Workspace>>,
 }
 
 impl std::fmt::Debug for Executable {
@@ -145,36 +183,49 @@ impl std::fmt::Debug for Executable {
 }
 
 /// Compiles a verified module for this machine, and runs its load steps.
-pub fn compile(module: &Module, options: &Options) -> Result<Executable, HostError> {
+pub fn compile(module: &Module, options: &Options<'_>) -> Result<Executable, HostError> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let start = Instant::now();
     let cpu = machine::cpu(options.cpu.as_deref()).map_err(HostError::Unsupported)?;
     let isa = machine::isa(std::env::consts::ARCH, cpu, false).map_err(HostError::Unsupported)?;
     let mut units = Units { module, list: Vec::new() };
     let load_steps = units.resolve(&module.load_steps);
     let steps = units.resolve(&module.steps);
     let mut list = units.list;
-    // Plans are made twice: here for what the run must know, and on the compiling threads for the code.
-    let mut scratch_bytes = 0;
-    for unit in &mut list {
-        let plan = unit.plan(module, Some(cpu));
-        scratch_bytes = scratch_bytes.max(plan.scratch_bytes);
-        unit.range = plan.range;
-        unit.products = plan.products;
-    }
     let fma = machine::has_fma(cpu);
     let make = |index: usize, number: u32| {
         let unit: &Unit = &list[index];
-        function::build(
-            &module.kernels[unit.kernel],
-            unit.plan(module, Some(cpu)),
-            isa.as_ref(),
-            fma,
-            number,
-        )
+        let plan = unit.plan(module, Some(cpu));
+        let needs = Needs {
+            range: plan.range.clone(),
+            products: plan.products.clone(),
+            scratch_bytes: plan.scratch_bytes,
+        };
+        let kernel = &module.kernels[unit.kernel];
+        (function::build(kernel, plan, isa.as_ref(), fma, number), needs)
     };
-    let code = jit::compile(&isa, list.len(), &make).map_err(HostError::Unsupported)?;
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.compile_threads.unwrap_or_else(all).min(run::MOST_COMPILE_THREADS);
+    let team: Arc<Team>;
+    let pool: &dyn Pool = match options.pool {
+        Some(pool) => pool,
+        None => {
+            team = options.threads.at_least(threads);
+            &*team
+        }
+    };
+    let (code, needs) = jit::compile(&isa, list.len(), &make, pool, threads, options.cancelled)?;
+    let mut scratch_bytes = 0;
+    for (unit, needs) in list.iter_mut().zip(needs) {
+        scratch_bytes = scratch_bytes.max(needs.scratch_bytes);
+        unit.range = needs.range;
+        unit.products = needs.products;
+    }
+    let code_time = start.elapsed();
     let mut layout = MemoryLayout::new(module, options)?;
     layout.place_all()?;
     let mut executable = Executable {
+        id: NEXT.fetch_add(1, Ordering::Relaxed),
         module: Arc::new(Module { buffers: Default::default(), ..without_values(module) }),
         cpu,
         code,
@@ -185,10 +236,26 @@ pub fn compile(module: &Module, options: &Options) -> Result<Executable, HostErr
         arena_bytes: layout.arena_bytes,
         scratch_bytes,
         output_bytes: layout.output_bytes,
-        workspaces: Mutex::new(Vec::new()),
+        threads: options.threads.clone(),
+        times: CompileTimes::default(),
+        spare: Mutex::new(Vec::new()),
     };
-    run::load(&mut executable, &load_steps)?;
+    let run_options = RunOptions {
+        threads,
+        pool: Some(pool),
+        cancelled: options.cancelled,
+        ..RunOptions::default()
+    };
+    run::load(&mut executable, &load_steps, &run_options)?;
+    executable.times = CompileTimes { code: code_time, packing: start.elapsed() - code_time };
     Ok(executable)
+}
+
+/// What a run must know of a kernel's plan.
+struct Needs {
+    range: Vec<Flat>,
+    products: Vec<ContractPlan>,
+    scratch_bytes: usize,
 }
 
 /// The module without the values of its constants, for listings.
@@ -235,9 +302,62 @@ impl Executable {
     pub fn scratch_bytes(&self) -> usize {
         self.scratch_bytes
     }
+
+    /// The bytes of results that have memory of their own.
+    pub fn result_bytes(&self) -> usize {
+        self.output_bytes.iter().fold(0, |sum, &bytes| sum.saturating_add(bytes))
+    }
+
+    /// The bytes of constants, packed ones included. They may be shared with the model, or with a file.
+    pub fn constant_bytes(&self) -> usize {
+        self.constants.iter().map(Bytes::len).sum()
+    }
+
+    /// How many distinct kernels there are; equal ones were compiled once.
+    pub fn kernel_count(&self) -> usize {
+        self.units.len()
+    }
+
+    /// How long compiling it took.
+    pub fn compile_times(&self) -> CompileTimes {
+        self.times
+    }
+
+    /// How many results there are.
+    pub fn output_count(&self) -> usize {
+        self.module.outputs.len()
+    }
+
+    pub(crate) fn input_count(&self) -> usize {
+        self.module.inputs.len()
+    }
+
+    /// Where a result is, by its position.
+    pub(crate) fn output(&self, index: usize) -> &Place {
+        let (_, buffer) = &self.module.outputs[index];
+        &self.places[buffer.index()]
+    }
+
+    /// Workspaces of runs that ended.
+    pub(crate) fn spare_workspaces(&self) -> MutexGuard<'_, Vec<Workspace>> {
+        // A list of workspaces is right in any state.
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Whether the elements lie as they do in a tensor.
+    pub(crate) fn is_row_major(&self) -> bool {
+        self.row_major
+    }
 }
 
 impl Unit {
+    /// How many multiplications the products of one position do.
+    pub(crate) fn multiplications(&self) -> usize {
+        self.products.iter().fold(0, |sum, plan| sum.saturating_add(plan.multiplications()))
+    }
+
     fn plan(&self, module: &Module, cpu: Option<Cpu>) -> Plan {
         plan::plan(&module.kernels[self.kernel], &self.layouts, cpu)
     }
@@ -305,7 +425,16 @@ impl Units<'_> {
                 (source, low, high)
             })
             .collect();
-        Call { unit, operands: operands.iter().map(|buffer| buffer.index()).collect(), scalars }
+        let bytes = operands.iter().map(|&buffer| {
+            let buffer = &self.module.buffers[buffer];
+            buffer.layout.checked_bytes(&buffer.ty).unwrap_or(usize::MAX)
+        });
+        Call {
+            unit,
+            operands: operands.iter().map(|buffer| buffer.index()).collect(),
+            bytes: bytes.fold(0, usize::saturating_add),
+            scalars,
+        }
     }
 }
 
@@ -321,7 +450,7 @@ fn same_code(x: &Kernel, y: &Kernel) -> bool {
 /// Gives every buffer its memory.
 struct MemoryLayout<'m> {
     module: &'m Module,
-    options: &'m Options,
+    options: &'m Options<'m>,
     written: BTreeSet<BufferId>,
     places: Vec<Place>,
     constants: Vec<Bytes>,
@@ -330,7 +459,7 @@ struct MemoryLayout<'m> {
 }
 
 impl<'m> MemoryLayout<'m> {
-    fn new(module: &'m Module, options: &'m Options) -> Result<Self, HostError> {
+    fn new(module: &'m Module, options: &'m Options<'m>) -> Result<Self, HostError> {
         let mut written = BTreeSet::new();
         find_written(module, &module.steps, &mut written);
         Ok(MemoryLayout {
@@ -376,7 +505,12 @@ impl<'m> MemoryLayout<'m> {
                     spot
                 }
             };
-            self.places.push(Place { ty: buffer.ty.clone(), layout: buffer.layout.clone(), spot });
+            self.places.push(Place {
+                ty: buffer.ty.clone(),
+                layout: buffer.layout.clone(),
+                spot,
+                row_major: buffer.layout.is_row_major(&buffer.ty.shape),
+            });
         }
         Ok(())
     }
@@ -459,41 +593,43 @@ fn find_written(module: &Module, steps: &[Step], written: &mut BTreeSet<BufferId
     }
 }
 
-/// The results of a run, read through their layouts. `blocks` are those that became results.
-pub(crate) fn results(
-    executable: &Executable,
-    inputs: &[Tensor],
-    copies: &[Option<Bytes>],
-    blocks: &[Bytes],
-) -> Result<Vec<Tensor>, HostError> {
+/// The results of a run, read through their layouts.
+pub(crate) fn results(executable: &Executable, inputs: &[Tensor], taken: Taken) -> Vec<Tensor> {
     let read = |buffer: &BufferId| {
         let place = &executable.places[buffer.index()];
         let bytes = match place.spot {
             Spot::Input(index) => inputs[index].bytes().clone(),
-            Spot::InputCopy(index) => copies[index].clone().expect("written inputs were copied"),
+            Spot::InputCopy(index) => {
+                taken.copies[index].clone().expect("written inputs were copied")
+            }
             Spot::Constant(index) => executable.constants[index].clone(),
-            Spot::Output(index) => blocks[index].clone(),
+            Spot::Output(index) => taken.blocks[index].clone(),
             Spot::Arena(_) => unreachable!("results have memory of their own"),
         };
-        if place.layout.is_row_major(&place.ty.shape) {
+        if place.is_row_major() {
             let data = bytes.slice(..place.ty.bytes());
-            return Ok(Tensor::new(place.ty.clone(), data).expect("as many bytes as the type has"));
+            return Tensor::new(place.ty.clone(), data).expect("as many bytes as the type has");
         }
-        Ok(place.layout.unpack(&place.ty, &bytes))
+        place.layout.unpack(&place.ty, &bytes)
     };
     executable.module.outputs.iter().map(|(_, buffer)| read(buffer)).collect()
 }
 
-/// Fails where an input is missing or of another type.
+/// Fails where there are fewer or more inputs than are needed.
 pub(crate) fn check_inputs(executable: &Executable, inputs: &[Tensor]) -> Result<(), HostError> {
-    let wanted = executable.module.inputs.len();
-    if wanted != inputs.len() {
-        return Err(HostError::Input(format!("{wanted} inputs are needed, not {}", inputs.len())));
+    let (wanted, given) = (executable.input_count(), inputs.len());
+    if wanted == given {
+        return Ok(());
     }
-    for (index, (buffer, input)) in executable.module.inputs.iter().zip(inputs).enumerate() {
-        let ty = &executable.places[buffer.index()].ty;
-        if ty != input.ty() {
-            return Err(HostError::Input(format!("input {index} is {}, not {ty}", input.ty())));
+    Err(HostError::Input(format!("{wanted} inputs are needed, not {given}")))
+}
+
+/// Fails where an input is of another type.
+pub(crate) fn check_types(executable: &Executable, inputs: Given<'_>) -> Result<(), HostError> {
+    for (index, buffer) in executable.module.inputs.iter().enumerate() {
+        let (ty, found) = (&executable.places[buffer.index()].ty, inputs(index).ty());
+        if ty != found {
+            return Err(HostError::Input(format!("input {index} is {found}, not {ty}")));
         }
     }
     Ok(())

@@ -1,15 +1,18 @@
 //! Compiles functions and puts them into executable memory, and prints them.
 #![expect(unsafe_code, reason = "code made at run time is called through its address, and freed")]
 
+use crate::executable::HostError;
 use crate::function;
 use crate::helpers::TABLE;
+use crate::pool::Pool;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::{CompiledCode, Context};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc, default_libcall_names};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a listing shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,31 +77,39 @@ pub(crate) fn first_number() -> u32 {
     u32::try_from(TABLE.len()).expect("there are few helpers")
 }
 
-/// Compiles functions, each made by `make` with its number, on the threads of this machine, and makes them callable.
-pub(crate) fn compile(
+/// Compiles functions, each made by `make` with its number and something to keep, on the threads of a pool, and makes
+/// them callable.
+pub(crate) fn compile<N: Send>(
     isa: &Arc<dyn TargetIsa>,
     count: usize,
-    make: &(dyn Fn(usize, u32) -> Function + Sync),
-) -> Result<Code, String> {
+    make: &(dyn Fn(usize, u32) -> (Function, N) + Sync),
+    pool: &dyn Pool,
+    threads: usize,
+    cancelled: Option<&(dyn Fn() -> bool + Sync)>,
+) -> Result<(Code, Vec<N>), HostError> {
+    let unsupported =
+        |error: cranelift_module::ModuleError| HostError::Unsupported(error.to_string());
     let mut builder = JITBuilder::with_isa(isa.clone(), default_libcall_names());
     for helper in TABLE.iter() {
         builder.symbol(helper.name, helper.address);
     }
     let mut module = JITModule::new(builder);
-    declare_helpers(&mut module)?;
-    let compiled = compile_all(isa.as_ref(), count, make)?;
+    declare_helpers(&mut module).map_err(HostError::Unsupported)?;
+    let compiled = compile_all(isa.as_ref(), count, make, pool, threads, cancelled)?;
     let signature = function::signature(isa.default_call_conv());
     let mut numbers: Vec<FuncId> = Vec::new();
-    for (index, compiled) in compiled.iter().enumerate() {
+    let mut kept = Vec::new();
+    for (index, (compiled, keep)) in compiled.into_iter().enumerate() {
         let id = module
             .declare_function(&format!("kernel{index}"), Linkage::Local, &signature)
-            .map_err(|error| error.to_string())?;
+            .map_err(unsupported)?;
         module
             .define_function_bytes(id, compiled.alignment, &compiled.bytes, &compiled.relocations)
-            .map_err(|error| error.to_string())?;
+            .map_err(unsupported)?;
         numbers.push(id);
+        kept.push(keep);
     }
-    module.finalize_definitions().map_err(|error| error.to_string())?;
+    module.finalize_definitions().map_err(unsupported)?;
     let entries = numbers
         .iter()
         .map(|&id| {
@@ -107,40 +118,48 @@ pub(crate) fn compile(
             unsafe { std::mem::transmute::<*const u8, Entry>(address) }
         })
         .collect();
-    Ok(Code { module: Some(module), entries })
+    Ok((Code { module: Some(module), entries }, kept))
 }
 
-fn compile_all(
+/// A compiled function and what was kept of it.
+type Made<N> = (Compiled, N);
+/// Such functions, each with its number, as they come.
+type Unsorted<N> = Vec<(usize, Result<Made<N>, String>)>;
+
+fn compile_all<N: Send>(
     isa: &dyn TargetIsa,
     count: usize,
-    make: &(dyn Fn(usize, u32) -> Function + Sync),
-) -> Result<Vec<Compiled>, String> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count).max(1);
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let work = || {
-        let mut done: Vec<(usize, Result<Compiled, String>)> = Vec::new();
+    make: &(dyn Fn(usize, u32) -> (Function, N) + Sync),
+    pool: &dyn Pool,
+    threads: usize,
+    cancelled: Option<&(dyn Fn() -> bool + Sync)>,
+) -> Result<Vec<Made<N>>, HostError> {
+    let next = AtomicUsize::new(0);
+    let all: Mutex<Unsorted<N>> = Mutex::new(Vec::new());
+    let is_over = || cancelled.is_some_and(|cancelled| cancelled());
+    let work = |_: usize| {
         loop {
-            let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            if index >= count {
-                return done;
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count || is_over() {
+                return;
             }
             let number = first_number() + u32::try_from(index).expect("there are few kernels");
-            done.push((index, compile_one(isa, make(index, number))));
+            let (function, keep) = make(index, number);
+            let made = compile_one(isa, function).map(|compiled| (compiled, keep));
+            all.lock().unwrap_or_else(PoisonError::into_inner).push((index, made));
         }
     };
-    let mut all: Vec<(usize, Result<Compiled, String>)> = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut all = work();
-        for other in others {
-            match other.join() {
-                Ok(done) => all.extend(done),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        all
-    });
+    if threads > 1 && count > 1 {
+        pool.run(threads.min(count), &work);
+    }
+    // All of it, or what the pool left undone.
+    work(0);
+    let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if all.len() < count {
+        return Err(HostError::Cancelled);
+    }
     all.sort_by_key(|(index, _)| *index);
-    all.into_iter().map(|(_, result)| result).collect()
+    all.into_iter().map(|(_, made)| made.map_err(HostError::Unsupported)).collect()
 }
 
 fn machine_code(

@@ -23,6 +23,13 @@ pub(crate) fn cpu(name: Option<&str>) -> Result<Cpu, String> {
     Ok(cpu)
 }
 
+/// The name of an instruction set that this machine has: the best one, or the one named.
+pub fn cpu_name(name: Option<&str>) -> Result<&'static str, String> {
+    let cpu = cpu(name)?;
+    let found = NAMES.iter().find(|(_, other)| *other == cpu);
+    found.map(|(name, _)| *name).ok_or_else(|| format!("{cpu:?} has no name"))
+}
+
 /// This machine as a target, with the best instruction set that it has or the one named (`sse`, `neon`, `avx2`, `avx512`).
 pub fn machine(name: Option<&str>) -> Result<Machine, String> {
     let cpu = cpu(name)?;

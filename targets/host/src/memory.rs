@@ -32,10 +32,21 @@ impl Block {
 
     /// A block that starts with those bytes.
     pub(crate) fn copy_of(data: &[u8]) -> Option<Block> {
-        let block = Block::new(data.len())?;
-        // SAFETY: the block has as many bytes, and is new.
-        unsafe { block.start.as_ptr().copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+        let mut block = Block::new(data.len())?;
+        block.write(data);
         Some(block)
+    }
+
+    /// Writes those bytes to its start; there are no more than it has.
+    pub(crate) fn write(&mut self, data: &[u8]) {
+        assert!(data.len() <= self.bytes, "{} bytes into a block of {}", data.len(), self.bytes);
+        // SAFETY: the block has as many bytes, and it is not shared.
+        unsafe { self.start.as_ptr().copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The address of the first byte.

@@ -6,23 +6,25 @@
 //! alone; iterations of the flattened range write to disjoint places; each thread has scratch of its own.
 
 use crate::executable::{
-    self, Action, Call, Executable, HostError, Place, Scalar, Spot, Unit, check_inputs,
+    self, Action, Call, Executable, HostError, Place, Scalar, Unit, check_inputs,
 };
 use crate::jit::Entry;
-use crate::memory::Block;
-use crate::team::{Team, with_team};
-use bytes::Bytes;
+use crate::pool::{MOST_THREADS, Pool};
+use crate::workspace::Workspace;
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use systole_compiler::kernel::{Affine, Term};
 use systole_compiler::tensor::Tensor;
-use systole_compiler::types::Class;
+use systole_compiler::types::DType;
 
 /// How a module is run.
 #[derive(Clone, Copy)]
 pub struct RunOptions<'a> {
-    /// How many threads share the work; one means that none is started.
+    /// How many threads share the work; one means that none but the caller's is used.
     pub threads: usize,
+    /// Whose threads they are; the executable's own where there is no other pool.
+    pub pool: Option<&'a dyn Pool>,
     /// Asked between steps and parts of steps; the run ends where it says yes.
     pub cancelled: Option<&'a (dyn Fn() -> bool + Sync)>,
     /// When the run ends at the latest.
@@ -31,7 +33,7 @@ pub struct RunOptions<'a> {
 
 impl Default for RunOptions<'_> {
     fn default() -> Self {
-        RunOptions { threads: 1, cancelled: None, deadline: None }
+        RunOptions { threads: 1, pool: None, cancelled: None, deadline: None }
     }
 }
 
@@ -44,34 +46,29 @@ impl std::fmt::Debug for RunOptions<'_> {
     }
 }
 
-/// Memory that one run uses and the next uses again.
-pub(crate) struct Workspace {
-    arena: Block,
-    scratch: Vec<Block>,
-}
+/// The inputs of a run by position.
+pub type Given<'i> = &'i dyn Fn(usize) -> &'i Tensor;
 
 /// One call, as every thread sees it.
-#[derive(Clone)]
 struct Job {
     entry: Entry,
     table: *const *mut u8,
     scalars: *const i64,
     total: i64,
     chunk: i64,
+    chunks: usize,
 }
 
 // SAFETY: the addresses are of this run's memory, which outlives the job, and threads only read the tables.
-unsafe impl Send for Job {}
+unsafe impl Sync for Job {}
 
 /// A run.
 struct Run<'r> {
     executable: &'r Executable,
     options: &'r RunOptions<'r>,
-    team: &'r Team<'r, Job>,
-    /// The address of each buffer.
-    addresses: Vec<*mut u8>,
-    table: Vec<*mut u8>,
-    scalars: Vec<i64>,
+    threads: usize,
+    pool: Option<&'r dyn Pool>,
+    workspace: &'r mut Workspace,
     /// For each unit, how often it was called and for how long, where that is asked for.
     times: Option<&'r RefCell<Vec<(usize, Duration)>>>,
 }
@@ -109,6 +106,18 @@ impl Executable {
         self.run_timed(inputs, options, None)
     }
 
+    /// Runs in a workspace of this executable, which then holds the results: see [`Workspace::result`]. A run with as
+    /// many threads as the one before allocates nothing.
+    pub fn run_in(
+        &self,
+        workspace: &mut Workspace,
+        inputs: Given<'_>,
+        options: &RunOptions<'_>,
+    ) -> Result<(), HostError> {
+        self.run_steps(workspace, inputs, options, None)?;
+        workspace.read_results(self, inputs)
+    }
+
     fn run_timed(
         &self,
         inputs: &[Tensor],
@@ -116,128 +125,75 @@ impl Executable {
         times: Option<&RefCell<Vec<(usize, Duration)>>>,
     ) -> Result<Vec<Tensor>, HostError> {
         check_inputs(self, inputs)?;
-        let threads = options.threads.clamp(1, 256);
-        let mut workspace = self.workspace(threads)?;
-        let mut copies: Vec<Option<Block>> = (0..inputs.len()).map(|_| None).collect();
-        let mut blocks: Vec<Block> = Vec::new();
-        for &bytes in &self.output_bytes {
-            blocks.push(Block::new(bytes).ok_or(HostError::Memory(bytes))?);
-        }
-        let result =
-            self.addresses(inputs, &mut copies, &blocks, &workspace).and_then(|addresses| {
-                self.execute(&self.steps, addresses, &mut workspace, threads, options, times)
-            });
-        let mut spare = self.workspaces.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        spare.push(workspace);
-        drop(spare);
-        result?;
-        let copies: Vec<Option<Bytes>> =
-            copies.into_iter().map(|copy| copy.map(Block::into_bytes)).collect();
-        let blocks: Vec<Bytes> = blocks.into_iter().map(Block::into_bytes).collect();
-        executable::results(self, inputs, &copies, &blocks)
-    }
-
-    fn workspace(&self, threads: usize) -> Result<Workspace, HostError> {
-        let spare = self.workspaces.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-        let mut workspace = match spare {
+        let mut workspace = match self.spare_workspaces().pop() {
             Some(workspace) => workspace,
-            None => Workspace {
-                arena: Block::new(self.arena_bytes).ok_or(HostError::Memory(self.arena_bytes))?,
-                scratch: Vec::new(),
-            },
+            None => self.workspace()?,
         };
-        while workspace.scratch.len() < threads {
-            let block =
-                Block::new(self.scratch_bytes).ok_or(HostError::Memory(self.scratch_bytes))?;
-            workspace.scratch.push(block);
+        let result = self
+            .run_steps(&mut workspace, &|index| &inputs[index], options, times)
+            .map(|()| executable::results(self, inputs, workspace.take_results()));
+        let mut spare = self.spare_workspaces();
+        if spare.len() < MOST_SPARE {
+            spare.push(workspace);
         }
-        Ok(workspace)
+        result
     }
 
-    fn addresses(
+    fn run_steps(
         &self,
-        inputs: &[Tensor],
-        copies: &mut [Option<Block>],
-        blocks: &[Block],
-        workspace: &Workspace,
-    ) -> Result<Vec<*mut u8>, HostError> {
-        let mut addresses = Vec::with_capacity(self.places.len());
-        for place in &self.places {
-            let address = match place.spot {
-                Spot::Constant(index) => self.constants[index].as_ptr().cast_mut(),
-                Spot::Output(index) => blocks[index].address(),
-                Spot::Arena(offset) => workspace.arena.address().wrapping_add(offset),
-                Spot::Input(index) => {
-                    let data = inputs[index].bytes();
-                    if data.as_ptr().align_offset(inputs[index].dtype().bytes()) == 0 {
-                        data.as_ptr().cast_mut()
-                    } else {
-                        self.copied(inputs, copies, index)?
-                    }
-                }
-                Spot::InputCopy(index) => self.copied(inputs, copies, index)?,
-            };
-            addresses.push(address);
-        }
-        Ok(addresses)
-    }
-
-    fn copied(
-        &self,
-        inputs: &[Tensor],
-        copies: &mut [Option<Block>],
-        index: usize,
-    ) -> Result<*mut u8, HostError> {
-        if copies[index].is_none() {
-            let data = inputs[index].bytes();
-            copies[index] = Some(Block::copy_of(data).ok_or(HostError::Memory(data.len()))?);
-        }
-        Ok(copies[index].as_ref().expect("it was just made").address())
+        workspace: &mut Workspace,
+        inputs: Given<'_>,
+        options: &RunOptions<'_>,
+        times: Option<&RefCell<Vec<(usize, Duration)>>>,
+    ) -> Result<(), HostError> {
+        let threads = options.threads.clamp(1, MOST_THREADS);
+        executable::check_types(self, inputs)?;
+        workspace.prepare(self, threads, inputs)?;
+        self.execute(&self.steps, workspace, threads, options, times)
     }
 
     fn execute(
         &self,
         steps: &[Action],
-        addresses: Vec<*mut u8>,
         workspace: &mut Workspace,
         threads: usize,
         options: &RunOptions<'_>,
         times: Option<&RefCell<Vec<(usize, Duration)>>>,
     ) -> Result<(), HostError> {
-        // Addresses of scratch as numbers, so that threads may share the list.
-        let scratch: Vec<usize> =
-            workspace.scratch.iter().map(|block| block.address() as usize).collect();
-        let execute = |job: &Job, chunk: usize, thread: usize| {
-            if stopped(options).is_some() {
-                return;
+        let team;
+        let pool: Option<&dyn Pool> = match options.pool {
+            _ if threads == 1 => None,
+            Some(pool) => Some(pool),
+            None => {
+                team = self.threads.at_least(threads);
+                Some(&*team)
             }
-            let begin = chunk as i64 * job.chunk;
-            let end = (begin + job.chunk).min(job.total);
-            // SAFETY: see the module.
-            unsafe { (job.entry)(job.table, job.scalars, begin, end, scratch[thread] as *mut u8) };
         };
-        with_team(threads, &execute, |team| {
-            let (table, scalars) = (Vec::new(), Vec::new());
-            Run { executable: self, options, team, addresses, table, scalars, times }.steps(steps)
-        })
+        Run { executable: self, options, threads, pool, workspace, times }.steps(steps)
     }
 }
 
+/// More threads than this do not make compiling any faster.
+pub(crate) const MOST_COMPILE_THREADS: usize = 64;
+
+/// How many workspaces an executable keeps for runs to come.
+const MOST_SPARE: usize = 4;
+
+/// What takes less is not worth waking threads for: bytes of operands, and multiplications of products.
+const SMALL_BYTES: usize = 32 << 10;
+const SMALL_MULTIPLICATIONS: usize = 1 << 17;
+
 /// Runs the steps that compute constants.
-pub(crate) fn load(executable: &mut Executable, steps: &[Action]) -> Result<(), HostError> {
-    let options = RunOptions::default();
-    let mut workspace = executable.workspace(1)?;
-    // Inputs and results have no memory when constants are computed; a verified module does not touch them then.
-    let addresses = executable
-        .places
-        .iter()
-        .map(|place| match place.spot {
-            Spot::Constant(index) => executable.constants[index].as_ptr().cast_mut(),
-            Spot::Arena(offset) => workspace.arena.address().wrapping_add(offset),
-            Spot::Input(_) | Spot::InputCopy(_) | Spot::Output(_) => std::ptr::null_mut(),
-        })
-        .collect();
-    executable.execute(steps, addresses, &mut workspace, 1, &options, None)
+pub(crate) fn load(
+    executable: &mut Executable,
+    steps: &[Action],
+    options: &RunOptions<'_>,
+) -> Result<(), HostError> {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let mut workspace = Workspace::for_load(executable, options.threads)?;
+    executable.execute(steps, &mut workspace, options.threads, options, None)
 }
 
 fn stopped(options: &RunOptions<'_>) -> Option<HostError> {
@@ -275,7 +231,7 @@ impl Run<'_> {
                 },
                 Action::For { count, counter, body } => {
                     for iteration in 0..*count {
-                        let target = self.addresses[*counter].cast::<i64>();
+                        let target = self.workspace.addresses[*counter].cast::<i64>();
                         // SAFETY: a counter is an i64 buffer of this run.
                         unsafe { target.write_unaligned(iteration as i64) };
                         self.steps(body)?;
@@ -288,40 +244,45 @@ impl Run<'_> {
 
     fn is_true(&self, buffer: usize) -> bool {
         // SAFETY: a condition is a bool buffer of this run.
-        unsafe { self.addresses[buffer].read() != 0 }
+        unsafe { self.workspace.addresses[buffer].read() != 0 }
     }
 
     fn call(&mut self, call: &Call) -> Result<(), HostError> {
         let unit = &self.executable.units[call.unit];
-        self.table.clear();
-        self.table.extend(call.operands.iter().map(|&buffer| self.addresses[buffer]));
+        let Workspace { addresses, table, scalars, .. } = &mut *self.workspace;
+        table.clear();
+        table.extend(call.operands.iter().map(|&buffer| addresses[buffer]));
         let plans =
             unit.products.iter().map(|plan| std::ptr::from_ref(plan).cast_mut().cast::<u8>());
-        self.table.extend(plans);
-        self.scalars.clear();
+        table.extend(plans);
+        scalars.clear();
         for &(source, low, high) in &call.scalars {
             let value = match source {
                 Scalar::Constant(value) => value,
-                Scalar::Buffer(buffer) => self.element(buffer),
+                Scalar::Buffer(buffer) => {
+                    element(&self.executable.places[buffer], addresses[buffer])
+                }
             };
-            self.scalars.push(value.clamp(low, high));
+            scalars.push(value.clamp(low, high));
         }
-        let total = positions(unit, &self.scalars);
-        let guarded = self.options.cancelled.is_some() || self.options.deadline.is_some();
-        let chunks = if self.options.threads > 1 || guarded { total.min(64) } else { 1 };
+        let total = positions(unit, scalars);
         if total == 0 {
             return Ok(());
         }
+        let guarded = self.options.cancelled.is_some() || self.options.deadline.is_some();
+        let shared = self.pool.filter(|_| total > 1 && !is_small(unit, call, total));
+        let chunks = if shared.is_some() || guarded { total.min(64) } else { 1 };
         let chunk = (total + chunks - 1) / chunks;
         let job = Job {
             entry: self.executable.code.entry(call.unit),
-            table: self.table.as_ptr(),
-            scalars: self.scalars.as_ptr(),
+            table: table.as_ptr(),
+            scalars: scalars.as_ptr(),
             total,
             chunk,
+            chunks: ((total + chunk - 1) / chunk) as usize,
         };
         let started = self.times.map(|_| Instant::now());
-        self.team.run(&job, ((total + chunk - 1) / chunk) as usize);
+        self.share(&job, shared);
         if let (Some(times), Some(started)) = (self.times, started) {
             let (calls, time) = &mut times.borrow_mut()[call.unit];
             *calls += 1;
@@ -330,21 +291,38 @@ impl Run<'_> {
         stopped(self.options).map_or(Ok(()), Err)
     }
 
-    /// The only element of an integer buffer.
-    fn element(&self, buffer: usize) -> i64 {
-        let place = &self.executable.places[buffer];
-        let tensor = self.tensor(buffer, place);
-        match place.ty.dtype.class() {
-            Class::Unsigned | Class::Signed | Class::Bool | Class::Float => {
-                tensor.to_i64().first().copied().unwrap_or(0)
+    /// Does all chunks of a job. Each thread gets a slot, and with it scratch of its own, from a counter of ours, so that
+    /// nothing rests on the numbers that a pool hands out.
+    fn share(&self, job: &Job, pool: Option<&dyn Pool>) {
+        let next = AtomicUsize::new(0);
+        let take_chunks = |scratch: *mut u8| loop {
+            let chunk = next.fetch_add(1, Ordering::Relaxed);
+            if chunk >= job.chunks || stopped(self.options).is_some() {
+                return;
             }
+            let begin = chunk as i64 * job.chunk;
+            let end = (begin + job.chunk).min(job.total);
+            // SAFETY: see the module.
+            unsafe { (job.entry)(job.table, job.scalars, begin, end, scratch) };
+        };
+        let scratch = &self.workspace.scratch;
+        if let Some(pool) = pool {
+            let slots = AtomicUsize::new(0);
+            pool.run(self.threads.min(job.chunks), &|_| {
+                let slot = slots.fetch_add(1, Ordering::Relaxed);
+                if let Some(scratch) = scratch.get(slot) {
+                    take_chunks(scratch.address());
+                }
+            });
         }
+        // All of it, or what the pool left undone; its calls have returned.
+        take_chunks(scratch[0].address());
     }
 
     fn tensor(&self, buffer: usize, place: &Place) -> Tensor {
         let bytes = place.layout.elements() * place.ty.dtype.bytes();
         // SAFETY: the buffer has as many bytes, and no kernel runs now.
-        let data = unsafe { std::slice::from_raw_parts(self.addresses[buffer], bytes) };
+        let data = unsafe { std::slice::from_raw_parts(self.workspace.addresses[buffer], bytes) };
         place.layout.unpack(&place.ty, data)
     }
 
@@ -353,12 +331,54 @@ impl Run<'_> {
         if source.layout == target.layout {
             let bytes = source.layout.elements() * source.ty.dtype.bytes();
             // SAFETY: both buffers have as many bytes; they may be the same memory.
-            unsafe { self.addresses[to].copy_from(self.addresses[from], bytes) };
+            unsafe {
+                self.workspace.addresses[to].copy_from(self.workspace.addresses[from], bytes)
+            };
             return;
         }
         let packed = target.layout.pack(&self.tensor(from, source));
         // SAFETY: a packed tensor has the bytes of its layout, and is memory of its own.
-        unsafe { self.addresses[to].copy_from_nonoverlapping(packed.as_ptr(), packed.len()) };
+        unsafe {
+            self.workspace.addresses[to].copy_from_nonoverlapping(packed.as_ptr(), packed.len())
+        };
+    }
+}
+
+/// Whether a call is done sooner than other threads would come to help.
+fn is_small(unit: &Unit, call: &Call, positions: i64) -> bool {
+    let positions = usize::try_from(positions).unwrap_or(usize::MAX);
+    call.bytes < SMALL_BYTES
+        && unit.multiplications().saturating_mul(positions) < SMALL_MULTIPLICATIONS
+}
+
+/// The only element of an integer buffer; other elements count as zero.
+fn element(place: &Place, address: *const u8) -> i64 {
+    macro_rules! read {
+        ($ty:ty) => {
+            // SAFETY: the buffer holds an element of this type, and no kernel runs now.
+            unsafe { address.cast::<$ty>().read_unaligned() as i64 }
+        };
+    }
+    match place.ty.dtype {
+        _ if place.ty.shape.contains(&0) => 0,
+        DType::Bool => i64::from(read!(u8) != 0),
+        DType::I4 => read!(i8) << 60 >> 60,
+        DType::U4 => read!(u8) & 15,
+        DType::I8 => read!(i8),
+        DType::U8 => read!(u8),
+        DType::I16 => read!(i16),
+        DType::U16 => read!(u16),
+        DType::I32 => read!(i32),
+        DType::U32 => read!(u32),
+        DType::I64 => read!(i64),
+        DType::U64 => read!(u64),
+        DType::F64
+        | DType::F32
+        | DType::F16
+        | DType::BF16
+        | DType::F8E4M3
+        | DType::F8E5M2
+        | DType::F4E2M1 => 0,
     }
 }
 

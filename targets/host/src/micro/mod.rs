@@ -136,6 +136,11 @@ impl ContractPlan {
         ContractPlan { m, n, k, method: Method::new([m, n, k], &a, &b, cpu, leaf) }
     }
 
+    /// How many multiplications it does.
+    pub(crate) fn multiplications(&self) -> usize {
+        self.m.saturating_mul(self.n).saturating_mul(self.k)
+    }
+
     /// Bytes of scratch that [`contract`] needs. Any alignment serves.
     pub fn scratch_bytes(&self) -> usize {
         self.method.scratch_elements() * size_of::<f32>() + CACHE_LINE_BYTES
