@@ -9,5 +9,6 @@ pub mod limits;
 pub mod lower;
 pub mod machine;
 pub mod program;
+mod schedule;
 mod select;
 pub mod simulate;

@@ -93,8 +93,10 @@ pub fn compile(
         fallbacks: Vec::new(),
     };
     lowering.tensors();
-    for (_, kernel) in module.kernels.iter() {
-        let compiled = lowering.kernel(kernel);
+    let constants = constants(&module);
+    for (id, kernel) in module.kernels.iter() {
+        let constants = &constants[&id];
+        let compiled = lowering.kernel(kernel, constants);
         lowering.program.kernels.push(compiled);
     }
     lowering.program.load = lowering.steps(&module.load_steps);
@@ -105,6 +107,41 @@ pub fn compile(
         module.outputs.iter().map(|(name, buffer)| (name.clone(), index(buffer))).collect();
     let (program, fallbacks) = (lowering.program, lowering.fallbacks);
     Ok(Compiled { program, module, casts, fallbacks })
+}
+
+/// For each kernel, which operands are constants in every call of a run.
+fn constants(module: &Module) -> BTreeMap<module::KernelId, Vec<bool>> {
+    let mut found: BTreeMap<module::KernelId, Vec<bool>> =
+        module.kernels.iter().map(|(id, kernel)| (id, vec![true; kernel.operands.len()])).collect();
+    each_call(&module.steps, &mut |kernel, operands| {
+        let known = found.get_mut(&kernel).expect("a step calls a kernel of the module");
+        for (known, &buffer) in known.iter_mut().zip(operands) {
+            let memory = module.memory(buffer);
+            *known &= matches!(
+                module.buffers[memory].lifetime,
+                Lifetime::Constant(_) | Lifetime::Parameter(_) | Lifetime::Loaded
+            );
+        }
+    });
+    found
+}
+
+fn each_call(steps: &[module::Step], visit: &mut dyn FnMut(module::KernelId, &[BufferId])) {
+    for step in steps {
+        match step {
+            module::Step::Kernel { kernel, operands, .. } => visit(*kernel, operands),
+            module::Step::Copy { .. } => {}
+            module::Step::If { then, otherwise, .. } => {
+                each_call(then, visit);
+                each_call(otherwise, visit);
+            }
+            module::Step::While { before, body, .. } => {
+                each_call(before, visit);
+                each_call(body, visit);
+            }
+            module::Step::For { body, .. } => each_call(body, visit),
+        }
+    }
 }
 
 /// What no engine computes, all of it.
@@ -175,11 +212,11 @@ impl Lowering<'_> {
         }
     }
 
-    fn kernel(&mut self, kernel: &Kernel) -> program::Kernel {
+    fn kernel(&mut self, kernel: &Kernel, constants: &[bool]) -> program::Kernel {
         if self.options.fallback_only {
             return whole(kernel);
         }
-        match crate::select::select(kernel, self.limits) {
+        match crate::select::select(kernel, self.limits, constants) {
             Ok(compiled) => compiled,
             Err(why) => {
                 self.fallbacks.push((kernel.name.clone(), why));
@@ -235,7 +272,7 @@ impl Lowering<'_> {
             return found;
         }
         let kernel = copy_kernel(ty);
-        let compiled = self.kernel(&kernel);
+        let compiled = self.kernel(&kernel, &[false, false]);
         let index = u32::try_from(self.program.kernels.len()).expect("kernels are counted by u32");
         self.program.kernels.push(compiled);
         self.copies.insert(key, index);
