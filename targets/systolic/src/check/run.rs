@@ -611,6 +611,12 @@ impl<'a> Run<'a> {
                 continue;
             }
             let by = &self.instances[by as usize];
+            // A tensor may be copied and then updated in part, by statements of their own.
+            let updated = matches!(&self.instructions[place.0][place.1].op,
+                crate::isa::Op::Dma(dma) if matches!(dma.to, crate::program::Side::Far { .. }));
+            if updated && (usize::from(by.engine), by.number as usize) != place {
+                continue;
+            }
             let other = Some((usize::from(by.engine), by.number as usize));
             let message = "what it writes is overwritten before anything reads it".to_owned();
             self.tell(Kind::Lost, place, "", other, message);

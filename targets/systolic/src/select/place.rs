@@ -78,6 +78,9 @@ pub(crate) fn pieces(domain: &Domain) -> Vec<Piece> {
     let rows = count(&domain.rows);
     let ranges: SmallVec<[(usize, usize); 4]> =
         domain.free.iter().map(|&(_, extent)| (0, extent)).collect();
+    if domain.rows.is_empty() {
+        return vec![Piece { chunks: (0, 1), partitions: PARTITIONS, ranges }];
+    }
     let (full, rest) = (rows / PARTITIONS, rows % PARTITIONS);
     let mut found = Vec::new();
     if full > 0 {

@@ -186,15 +186,6 @@ fn block(far: &Far<'_>, dims: &[(Axis, usize)], rows: &[(Axis, usize)]) -> Vec<B
     found
 }
 
-/// How many elements a partition holds of a tile of an operand, for one set of rows.
-pub(crate) fn block_elements(
-    far: &Far<'_>,
-    dims: &[(Axis, usize)],
-    rows: &[(Axis, usize)],
-) -> usize {
-    block(far, dims, rows).iter().map(|dim| dim.size).product()
-}
-
 /// Whether every position of a tile of an operand lies inside it.
 fn inside(far: &Far<'_>, dims: &[(Axis, usize)], vars: &Vars) -> Vec<bool> {
     let extents = far.operand.dims.iter();
@@ -261,6 +252,10 @@ pub(crate) fn load(
     let far_strides = far.strides();
     for found in row_boxes(rows) {
         let mut walk: Vec<(u32, i64, (i64, i64), Vec<(usize, i64)>)> = Vec::new();
+        if rows.is_empty() {
+            // Every partition holds the same.
+            walk.push((PARTITIONS as u32, 0, (1, 0), Vec::new()));
+        }
         for &(axis, step, size, partitions, sets) in &found.dims {
             let moves = far.at.iter().enumerate().filter_map(|(dim, at)| {
                 let coefficient = at.coefficient(Term::Axis(axis));
