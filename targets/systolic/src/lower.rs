@@ -7,6 +7,7 @@ use crate::program::{self, Engine, Instruction, Item, Program, Value, VarInfo};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use systole_compiler::expr::Expr;
 use systole_compiler::kernel::{Affine, Dims, Kernel, Role, Stmt, TileOp};
 use systole_compiler::module::{self, BufferId, Lifetime, Module, ScalarSource};
 use systole_compiler::types::{DType, TensorType};
@@ -77,9 +78,12 @@ pub fn compile(
     limits: &Limits,
     options: &Options,
 ) -> Result<Compiled, CompileError> {
-    let module = module.clone();
-    let casts = Vec::new();
-    check(&module)?;
+    check(module)?;
+    let mut module = module.clone();
+    let casts = crate::precision::narrow(&mut module, options.precision);
+    if !options.fallback_only {
+        crate::relayout::lay_out(&mut module);
+    }
     let mut lowering = Lowering {
         module: &module,
         program: Program {
@@ -91,6 +95,7 @@ pub fn compile(
         limits,
         options,
         fallbacks: Vec::new(),
+        next: (0, 0),
     };
     lowering.tensors();
     let constants = constants(&module);
@@ -110,7 +115,7 @@ pub fn compile(
 }
 
 /// For each kernel, which operands are constants in every call of a run.
-fn constants(module: &Module) -> BTreeMap<module::KernelId, Vec<bool>> {
+pub(crate) fn constants(module: &Module) -> BTreeMap<module::KernelId, Vec<bool>> {
     let mut found: BTreeMap<module::KernelId, Vec<bool>> =
         module.kernels.iter().map(|(id, kernel)| (id, vec![true; kernel.operands.len()])).collect();
     each_call(&module.steps, &mut |kernel, operands| {
@@ -194,9 +199,23 @@ struct Lowering<'a> {
     limits: &'a Limits,
     options: &'a Options,
     fallbacks: Vec<(String, String)>,
+    /// Where the next call's SBUF and PSUM begin, if they fit there.
+    next: (u32, u8),
 }
 
 impl Lowering<'_> {
+    /// Where a call's memory begins: behind that of the call before it, so that both may overlap, or else at the start.
+    fn base(&mut self, kernel: u32) -> (u32, u8) {
+        let kernel = &self.program.kernels[kernel as usize];
+        let (bytes, banks) = (kernel.sbuf_bytes.div_ceil(64) * 64, kernel.psum_banks);
+        let fits = self.next.0 + bytes <= self.limits.sbuf_bytes;
+        let sbuf = if fits { self.next.0 } else { 0 };
+        let fits = self.next.1 + banks <= self.limits.psum_banks;
+        let psum = if fits { self.next.1 } else { 0 };
+        self.next = (sbuf + bytes, psum + banks);
+        (sbuf, psum)
+    }
+
     fn tensors(&mut self) {
         for (_, buffer) in self.module.buffers.iter() {
             self.program.tensors.push(program::Tensor {
@@ -231,22 +250,30 @@ impl Lowering<'_> {
 
     fn step(&mut self, step: &module::Step) -> program::Step {
         match step {
-            module::Step::Kernel { kernel, operands, scalars, origins } => program::Step::Call {
-                kernel: u32::try_from(kernel.index()).expect("kernels are counted by u32"),
-                operands: operands.iter().map(|&buffer| index_of(buffer)).collect(),
-                scalars: scalars.iter().map(value).collect(),
-                sbuf_base: 0,
-                psum_base: 0,
-                origins: origins.clone(),
-            },
-            module::Step::Copy { from, to } => program::Step::Call {
-                kernel: self.copy(&self.module.buffers[*from].ty),
-                operands: vec![index_of(*from), index_of(*to)],
-                scalars: Vec::new(),
-                sbuf_base: 0,
-                psum_base: 0,
-                origins: Vec::new(),
-            },
+            module::Step::Kernel { kernel, operands, scalars, origins } => {
+                let kernel = u32::try_from(kernel.index()).expect("kernels are counted by u32");
+                let (sbuf_base, psum_base) = self.base(kernel);
+                program::Step::Call {
+                    kernel,
+                    operands: operands.iter().map(|&buffer| index_of(buffer)).collect(),
+                    scalars: scalars.iter().map(value).collect(),
+                    sbuf_base,
+                    psum_base,
+                    origins: origins.clone(),
+                }
+            }
+            module::Step::Copy { from, to } => {
+                let kernel = self.copy(&self.module.buffers[*from].ty);
+                let (sbuf_base, psum_base) = self.base(kernel);
+                program::Step::Call {
+                    kernel,
+                    operands: vec![index_of(*from), index_of(*to)],
+                    scalars: Vec::new(),
+                    sbuf_base,
+                    psum_base,
+                    origins: Vec::new(),
+                }
+            }
             module::Step::If { condition, then, otherwise } => program::Step::If {
                 condition: index_of(*condition),
                 then: self.steps(then),
@@ -271,7 +298,7 @@ impl Lowering<'_> {
         if let Some(&found) = self.copies.get(&key) {
             return found;
         }
-        let kernel = copy_kernel(ty);
+        let kernel = convert_kernel(&ty.shape, ty.dtype, ty.dtype);
         let compiled = self.kernel(&kernel, &[false, false]);
         let index = u32::try_from(self.program.kernels.len()).expect("kernels are counted by u32");
         self.program.kernels.push(compiled);
@@ -287,30 +314,40 @@ fn value(source: &ScalarSource) -> Value {
     }
 }
 
-/// A kernel that copies a tensor.
-fn copy_kernel(ty: &TensorType) -> Kernel {
-    let mut kernel = Kernel { name: format!("copy_{}", ty.dtype), ..Kernel::default() };
-    let dims: Dims = ty
-        .shape
+/// A kernel that converts a tensor to another type, or copies it.
+pub(crate) fn convert_kernel(shape: &[usize], from: DType, to: DType) -> Kernel {
+    let mut kernel = Kernel { name: format!("copy_{from}_{to}"), ..Kernel::default() };
+    let dims: Dims = shape
         .iter()
         .enumerate()
         .map(|(index, &size)| (kernel.axis(&format!("d{index}")), size))
         .collect();
-    let operand = |name: &str, role| systole_compiler::kernel::Operand {
+    let operand = |name: &str, role, dtype| systole_compiler::kernel::Operand {
         name: name.to_owned(),
         role,
-        dtype: ty.dtype,
+        dtype,
         dims: dims.clone(),
     };
-    let from = kernel.operands.push(operand("x", Role::Input));
-    let to = kernel.operands.push(operand("y", Role::Output));
-    let tile = kernel.tile("t", ty.dtype, &dims);
+    let x = kernel.operands.push(operand("x", Role::Input, from));
+    let y = kernel.operands.push(operand("y", Role::Output, to));
+    let mut tile = kernel.tile("t", from, &dims);
     let at: Vec<Affine> = dims.iter().map(|&(axis, _)| Affine::axis(axis)).collect();
     kernel.body.push(Stmt::Define {
         results: SmallVec::from_slice(&[tile]),
-        op: TileOp::Load { operand: from, at: at.clone(), pad: None },
+        op: TileOp::Load { operand: x, at: at.clone(), pad: None },
     });
-    kernel.body.push(Stmt::Store { operand: to, at, tile });
+    if from != to {
+        let mut expr = Expr::new();
+        let read = expr.operand(0, from);
+        expr.convert(read, to);
+        let converted = kernel.tile("u", to, &dims);
+        kernel.body.push(Stmt::Define {
+            results: SmallVec::from_slice(&[converted]),
+            op: TileOp::Map { operands: vec![tile], expr },
+        });
+        tile = converted;
+    }
+    kernel.body.push(Stmt::Store { operand: y, at, tile });
     kernel
 }
 

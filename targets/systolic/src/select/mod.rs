@@ -15,7 +15,7 @@ mod vars;
 use crate::limits::Limits;
 use crate::program;
 use std::collections::BTreeMap;
-use systole_compiler::kernel::Kernel;
+use systole_compiler::kernel::{Axis, Kernel, OperandId, Stmt, Term, TileOp};
 
 /// The most instructions of a kernel's text.
 const LONGEST: usize = 20_000;
@@ -86,4 +86,60 @@ fn length(nodes: &[tree::Node]) -> usize {
             tree::Node::Loop(looped) => length(&looped.body),
         })
         .sum()
+}
+
+/// For operands that are factors of products, the order of their dimensions that suits the array.
+pub(crate) fn factor_order(kernel: &Kernel) -> Vec<(OperandId, Vec<usize>)> {
+    let mut loads: BTreeMap<OperandId, usize> = BTreeMap::new();
+    tiling::each(&kernel.body, &mut |stmt| match stmt {
+        Stmt::Define {
+            op: TileOp::Load { operand, .. } | TileOp::Gather { operand, .. }, ..
+        }
+        | Stmt::Store { operand, .. }
+        | Stmt::Scatter { operand, .. } => *loads.entry(*operand).or_default() += 1,
+        Stmt::Define { .. } | Stmt::For(_) => {}
+    });
+    let mut found: Vec<(OperandId, Vec<usize>)> = Vec::new();
+    for product in tiling::products(kernel) {
+        let (_, a, b, over) = &product;
+        let tiles = &kernel.tiles;
+        let extent =
+            |axis: Axis| tiles[*a].extent(axis).or_else(|| tiles[*b].extent(axis)).unwrap_or(1);
+        let (inner, taps) = statements::summed(kernel, over, *a, *b, &extent);
+        let [_, _, batch] = tiling::sides(kernel, &product);
+        for tile in [*a, *b] {
+            let Some((operand, at)) = statements::load_of(kernel, tile) else { continue };
+            if loads.get(&operand) != Some(&1) {
+                continue;
+            }
+            let class = |at: &systole_compiler::kernel::Affine| -> Option<(usize, usize)> {
+                let mut class = None;
+                for &(term, _) in at.terms() {
+                    let Term::Axis(axis) = term else { return None };
+                    let place =
+                        |axes: &place::Rows| axes.iter().position(|&(other, _)| other == axis);
+                    let own = match (place(&batch), place(&inner), place(&taps)) {
+                        (Some(place), _, _) => (1, place),
+                        (_, Some(place), _) => (2, place),
+                        (_, _, Some(place)) => (3, place),
+                        (None, None, None) => (4, 0),
+                    };
+                    match class {
+                        Some((other, _)) if other != own.0 => return None,
+                        Some(_) => {}
+                        None => class = Some(own),
+                    }
+                }
+                Some(class.unwrap_or((0, 0)))
+            };
+            let classes: Option<Vec<(usize, usize)>> = at.iter().map(class).collect();
+            let Some(classes) = classes else { continue };
+            let mut order: Vec<usize> = (0..at.len()).collect();
+            order.sort_by_key(|&dim| classes[dim]);
+            if found.iter().all(|(other, _)| *other != operand) {
+                found.push((operand, order));
+            }
+        }
+    }
+    found
 }

@@ -162,73 +162,11 @@ impl<'a> Selector<'a> {
             let tiles = &self.kernel.tiles;
             tiles[*a].extent(axis).or_else(|| tiles[*b].extent(axis)).unwrap_or(1)
         };
-        let (inner, taps) = self.summed(over, *a, *b, &extent);
+        let (inner, taps) = summed(self.kernel, over, *a, *b, &extent);
         Ok(Planned {
             product: Product { inner, taps, rows: self.rows.clone(), columns, batch },
             left_stationary,
         })
-    }
-
-    /// Which summed axes lie on partitions together, and which are taken one by one.
-    fn summed(
-        &self,
-        over: &[Axis],
-        a: TileId,
-        b: TileId,
-        extent: &dyn Fn(Axis) -> usize,
-    ) -> (Rows, Rows) {
-        // An axis along which a factor is contiguous in memory, together with another, makes poor copies.
-        let windowed = |axis: Axis| {
-            [a, b].iter().any(|&tile| {
-                let Some((_, at)) = self.load_of(tile) else { return false };
-                at.last().is_some_and(|at| {
-                    let mixed = at.terms().iter().filter(|(term, _)| matches!(term, Term::Axis(_)));
-                    at.coefficient(Term::Axis(axis)) != 0 && mixed.count() > 1
-                })
-            })
-        };
-        let mut inner = Rows::new();
-        let mut taps = Rows::new();
-        let mut order: Vec<Axis> = over.to_vec();
-        // The longest axis first decides; smaller ones join it while the rows are not full.
-        order.sort_by_key(|&axis| (windowed(axis), std::cmp::Reverse(extent(axis))));
-        for axis in order {
-            let size = extent(axis);
-            let rows = count(&inner);
-            let joins = inner.is_empty()
-                || (rows * size <= PARTITIONS && !windowed(axis))
-                || (rows < PARTITIONS
-                    && !windowed(axis)
-                    && PARTITIONS.is_multiple_of(rows)
-                    && inner.len() == 1);
-            if joins { inner.push((axis, size)) } else { taps.push((axis, size)) }
-        }
-        // On partitions the order of the sum stays: the axis that comes first is the outermost.
-        let place = |axis: Axis| over.iter().position(|&other| other == axis);
-        inner.sort_by_key(|&(axis, _)| place(axis));
-        taps.sort_by_key(|&(axis, _)| place(axis));
-        let tail = count(inner.get(1..).unwrap_or(&[]));
-        if count(&inner) > PARTITIONS && !PARTITIONS.is_multiple_of(tail.max(1)) {
-            // Rows of the inner axes would end inside a set: keep the longest alone.
-            let longest = inner.iter().copied().max_by_key(|&(_, size)| size);
-            if let Some(longest) = longest {
-                taps.extend(inner.iter().copied().filter(|&step| step != longest));
-                inner = Rows::from_slice(&[longest]);
-            }
-        }
-        (inner, taps)
-    }
-
-    fn load_of(&self, tile: TileId) -> Option<(OperandId, &'a [Affine])> {
-        let mut found = None;
-        tiling::each(&self.kernel.body, &mut |stmt| {
-            if let Stmt::Define { results, op: TileOp::Load { operand, at, .. } } = stmt
-                && results[0] == tile
-            {
-                found = Some((*operand, at.as_slice()));
-            }
-        });
-        found
     }
 
     fn dims(&self, tile: TileId) -> &'a [(Axis, usize)] {
@@ -767,6 +705,69 @@ impl<'a> Selector<'a> {
         }
         Ok(())
     }
+}
+
+/// Which summed axes lie on partitions together, and which are taken one by one.
+pub(crate) fn summed(
+    kernel: &Kernel,
+    over: &[Axis],
+    a: TileId,
+    b: TileId,
+    extent: &dyn Fn(Axis) -> usize,
+) -> (Rows, Rows) {
+    // An axis along which a factor is contiguous in memory, together with another, makes poor copies.
+    let windowed = |axis: Axis| {
+        [a, b].iter().any(|&tile| {
+            let Some((_, at)) = load_of(kernel, tile) else { return false };
+            at.last().is_some_and(|at| {
+                let mixed = at.terms().iter().filter(|(term, _)| matches!(term, Term::Axis(_)));
+                at.coefficient(Term::Axis(axis)) != 0 && mixed.count() > 1
+            })
+        })
+    };
+    let mut inner = Rows::new();
+    let mut taps = Rows::new();
+    let mut order: Vec<Axis> = over.to_vec();
+    // The longest axis first decides; smaller ones join it while the rows are not full.
+    order.sort_by_key(|&axis| (windowed(axis), std::cmp::Reverse(extent(axis))));
+    for axis in order {
+        let size = extent(axis);
+        let rows = count(&inner);
+        let joins = inner.is_empty()
+            || (rows * size <= PARTITIONS && !windowed(axis))
+            || (rows < PARTITIONS
+                && !windowed(axis)
+                && PARTITIONS.is_multiple_of(rows)
+                && inner.len() == 1);
+        if joins { inner.push((axis, size)) } else { taps.push((axis, size)) }
+    }
+    // On partitions the order of the sum stays: the axis that comes first is the outermost.
+    let place = |axis: Axis| over.iter().position(|&other| other == axis);
+    inner.sort_by_key(|&(axis, _)| place(axis));
+    taps.sort_by_key(|&(axis, _)| place(axis));
+    let tail = count(inner.get(1..).unwrap_or(&[]));
+    if count(&inner) > PARTITIONS && !PARTITIONS.is_multiple_of(tail.max(1)) {
+        // Rows of the inner axes would end inside a set: keep the longest alone.
+        let longest = inner.iter().copied().max_by_key(|&(_, size)| size);
+        if let Some(longest) = longest {
+            taps.extend(inner.iter().copied().filter(|&step| step != longest));
+            inner = Rows::from_slice(&[longest]);
+        }
+    }
+    (inner, taps)
+}
+
+/// What a tile is loaded from.
+pub(crate) fn load_of(kernel: &Kernel, tile: TileId) -> Option<(OperandId, &[Affine])> {
+    let mut found = None;
+    tiling::each(&kernel.body, &mut |stmt| {
+        if let Stmt::Define { results, op: TileOp::Load { operand, at, .. } } = stmt
+            && results[0] == tile
+        {
+            found = Some((*operand, at.as_slice()));
+        }
+    });
+    found
 }
 
 /// Whether a yielded tile can be made in the place of the carried one: nothing reads the carried tile after it.

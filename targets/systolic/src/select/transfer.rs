@@ -19,6 +19,33 @@ struct RowBox {
     chunk: usize,
 }
 
+/// Bytes of a copy that is worth its start: longer ones are cut where a set of rows ends, so that work can begin early.
+const TRANSFER: u64 = 256 << 10;
+
+impl RowBox {
+    /// The box in parts of at most so many sets of rows.
+    fn cut(self, most: usize) -> Vec<RowBox> {
+        let Some(&(axis, step, sets, 0, 1)) = self.dims.first() else { return vec![self] };
+        let mut parts = Vec::new();
+        let mut first = 0;
+        while first < sets {
+            let size = most.min(sets - first);
+            let mut start = self.start.clone();
+            for (other, value) in &mut start {
+                if *other == axis {
+                    *value += first as i64 * step;
+                }
+            }
+            let mut dims = self.dims.clone();
+            dims[0].2 = size;
+            let chunk = self.chunk + first;
+            parts.push(RowBox { start, dims, partition: self.partition, chunk });
+            first += size;
+        }
+        parts
+    }
+}
+
 /// The rows of a group in boxes: none of them leaves a set of 128 rows but by whole sets.
 fn row_boxes(rows: &[(Axis, usize)]) -> Vec<RowBox> {
     let mut found = Vec::new();
@@ -250,7 +277,9 @@ pub(crate) fn load(
         super::map::memset(builder, buffer, dtype, rows, chunk, pad);
     }
     let far_strides = far.strides();
-    for found in row_boxes(rows) {
+    let set_bytes = PARTITIONS as u64 * chunk as u64 * dtype.bytes() as u64;
+    let most = usize::try_from((TRANSFER / set_bytes.max(1)).max(1)).unwrap_or(1);
+    for found in row_boxes(rows).into_iter().flat_map(|found| found.cut(most)) {
         let mut walk: Vec<(u32, i64, (i64, i64), Vec<(usize, i64)>)> = Vec::new();
         if rows.is_empty() {
             // Every partition holds the same.
