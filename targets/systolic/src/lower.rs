@@ -40,6 +40,8 @@ pub struct Compiled {
     pub program: Program,
     /// The module that it computes, after changes of precision and layout: it holds the constants.
     pub module: Module,
+    /// The buffers of the module whose contents are given at load: the program's inputs behind the module's own.
+    pub constants: Vec<BufferId>,
     /// What was narrowed, one line each.
     pub casts: Vec<String>,
     /// For each kernel, why it runs on the general processors, where it does.
@@ -98,20 +100,24 @@ pub fn compile(
         next: (0, 0),
     };
     lowering.tensors();
-    let constants = constants(&module);
+    let weights = constants(&module);
     for (id, kernel) in module.kernels.iter() {
-        let constants = &constants[&id];
-        let compiled = lowering.kernel(kernel, constants);
+        let compiled = lowering.kernel(kernel, &weights[&id]);
         lowering.program.kernels.push(compiled);
     }
     lowering.program.load = lowering.steps(&module.load_steps);
     lowering.program.steps = lowering.steps(&module.steps);
     let index = |buffer: &BufferId| index_of(*buffer);
-    lowering.program.inputs = module.inputs.iter().map(index).collect();
+    let given = module.buffers.iter().filter(|(_, buffer)| {
+        buffer.alias.is_none()
+            && matches!(buffer.lifetime, Lifetime::Constant(_) | Lifetime::Parameter(_))
+    });
+    let constants: Vec<BufferId> = given.map(|(id, _)| id).collect();
+    lowering.program.inputs = module.inputs.iter().chain(&constants).map(index).collect();
     lowering.program.outputs =
         module.outputs.iter().map(|(name, buffer)| (name.clone(), index(buffer))).collect();
     let (program, fallbacks) = (lowering.program, lowering.fallbacks);
-    Ok(Compiled { program, module, casts, fallbacks })
+    Ok(Compiled { program, module, constants, casts, fallbacks })
 }
 
 /// For each kernel, which operands are constants in every call of a run.

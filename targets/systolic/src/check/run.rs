@@ -614,7 +614,10 @@ impl<'a> Run<'a> {
             // A tensor may be copied and then updated in part, by statements of their own.
             let updated = matches!(&self.instructions[place.0][place.1].op,
                 crate::isa::Op::Dma(dma) if matches!(dma.to, crate::program::Side::Far { .. }));
-            if updated && (usize::from(by.engine), by.number as usize) != place {
+            // What a loop carries may have no reader after its last iteration, before the loop starts anew.
+            let by_place = (usize::from(by.engine), by.number as usize);
+            let by_op = &self.instructions[by_place.0][by_place.1].op;
+            if updated && by_place != place || matches!(by_op, crate::isa::Op::Memset { .. }) {
                 continue;
             }
             let other = Some((usize::from(by.engine), by.number as usize));

@@ -123,14 +123,7 @@ impl<'a> Selector<'a> {
         });
         for (operand, (loads, stores)) in accesses {
             if stores > 1 || (stores == 1 && loads > 0) {
-                let buffer = Buffer {
-                    space: Space::Sbuf,
-                    base: 0,
-                    bytes: 1,
-                    turns: 1,
-                    turn: None,
-                    name: kernel.operands[operand].name.clone(),
-                };
+                let buffer = Buffer { space: Space::Sbuf, base: 0, bytes: 1, turns: 1, turn: None };
                 self.builder.buffers.push(buffer);
                 self.ordered.insert(operand, self.builder.buffers.len() - 1);
             }

@@ -61,8 +61,6 @@ pub(crate) struct Buffer {
     pub(crate) turns: u8,
     /// The loop with whose iterations it turns.
     pub(crate) turn: Option<Var>,
-    /// Whose it is.
-    pub(crate) name: String,
 }
 
 /// An access to a buffer, and to which.
@@ -194,8 +192,7 @@ impl<'a> Builder<'a> {
         let base = self.sbuf_used;
         self.sbuf_used = u32::try_from(end).expect("it is below the limit");
         let bytes = u32::try_from(bytes).expect("it is below the limit");
-        let name = name.to_owned();
-        self.buffers.push(Buffer { space: Space::Sbuf, base, bytes, turns, turn, name });
+        self.buffers.push(Buffer { space: Space::Sbuf, base, bytes, turns, turn });
         Ok(self.buffers.len() - 1)
     }
 
@@ -208,8 +205,7 @@ impl<'a> Builder<'a> {
         let bytes = self.limits.psum_bank_bytes;
         let base = u32::from(self.banks_used) * bytes;
         self.banks_used += turns;
-        let name = "psum".to_owned();
-        self.buffers.push(Buffer { space: Space::Psum, base, bytes, turns, turn, name });
+        self.buffers.push(Buffer { space: Space::Psum, base, bytes, turns, turn });
         Ok(self.buffers.len() - 1)
     }
 
