@@ -28,6 +28,7 @@ pub(super) enum Verb {
     Opt(OptArgs),
     Diff(DiffArgs),
     Inspect(InspectArgs),
+    Collective(CollectiveArgs),
     List(ListArgs),
     Explain(ExplainArgs),
 }
@@ -212,6 +213,57 @@ pub(super) struct InspectArgs {
     pub(super) common: CommonArgs,
 }
 
+/// Say how long a collective takes on a system, by which algorithm, and what bounds it
+#[derive(Debug, Args)]
+#[command(after_help = COLLECTIVE_HELP)]
+pub(super) struct CollectiveArgs {
+    /// all-reduce, all-gather, reduce-scatter, all-to-all, broadcast, permute or point-to-point
+    #[arg(required_unless_present = "measured")]
+    pub(super) kind: Option<String>,
+    #[command(flatten)]
+    pub(super) fabric: FabricArgs,
+    /// How many chips take part, from the first on [default: all]
+    #[arg(long, value_name = "N")]
+    pub(super) ranks: Option<usize>,
+    /// The whole buffer: an all-reduce's vector, an all-gather's output, a reduce-scatter's input, one rank's buffer of an all-to-all: 1024, 4MiB
+    #[arg(long, value_name = "SIZE", value_parser = bytes, required_unless_present = "measured")]
+    pub(super) bytes: Option<usize>,
+    /// The element type
+    #[arg(long, value_name = "TYPE", default_value = "bf16")]
+    pub(super) dtype: String,
+    /// ring, ring-bidirectional, torus, halving-doubling, double-binary-tree, direct, one-step, in-switch or hierarchical [default: the one predicted fastest]
+    #[arg(long, value_name = "NAME")]
+    pub(super) algorithm: Option<String>,
+    /// A protocol of the system's [default: the one predicted fastest]
+    #[arg(long, value_name = "NAME")]
+    pub(super) protocol: Option<String>,
+    /// In how many chunks the buffer goes through [default: the protocol's]
+    #[arg(long, value_name = "N")]
+    pub(super) chunks: Option<u32>,
+    /// Compare with measurements instead: rows of collective,dtype,ranks,bytes,latency_us
+    #[arg(long, value_name = "F.csv", conflicts_with_all = ["kind", "ranks", "bytes"])]
+    pub(super) measured: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+}
+
+const COLLECTIVE_HELP: &str = "\
+Examples:
+  systole collective all-reduce --system dgx-h100 --ranks 8 --bytes 64MiB --dtype f16
+  systole collective all-to-all --system 'trn3-gen2-144*64' --bytes 1MiB
+  systole collective all-gather --system trn2-ultra64 --bytes 1GiB --set link_gbs='[128,128,128]'
+  systole collective --system dgx-a100 --measured a100.csv";
+
+#[derive(Debug, Args)]
+pub(super) struct FabricArgs {
+    /// A system: a name (see `systole list systems`), several of one as NAME*COUNT, or a description FILE.toml
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub(super) system: String,
+    /// Change one value of its description: tier.nvlink.link_gbs=30, or hop_us=0.2 where only one key ends so
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+}
+
 /// Print a table of what there is
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
@@ -230,6 +282,10 @@ pub(super) enum Table {
     Ops,
     /// Targets
     Targets,
+    /// Systems of many chips
+    Systems,
+    /// Algorithms of collectives
+    Algorithms,
     /// Elementwise functions
     Functions,
     /// Codes of errors

@@ -9,6 +9,8 @@ use systole::{Code, DType, Target};
 use systole_compiler::op;
 use systole_compiler::passes::{GRAPH_PASSES, KERNEL_PASSES, MODULE_PASSES};
 use systole_compiler::scalar::ScalarFn;
+use systole_interconnect::algorithms::{ALGORITHMS, HIERARCHICAL, HIERARCHICAL_SUMMARY};
+use systole_interconnect::{PRESETS, System};
 
 /// A table with a name for each column.
 struct Rows {
@@ -77,6 +79,22 @@ fn rows(table: Table) -> Rows {
                     let available = if target.available { "yes" } else { "not in this version" };
                     row(&[target.name, available, target.summary])
                 })
+                .collect(),
+        },
+        Table::Systems => Rows {
+            columns: &["name", "chips", "summary"],
+            rows: PRESETS
+                .iter()
+                .filter_map(|preset| System::named(preset.name, &[])?.ok())
+                .map(|system| row(&[&system.name, &system.chips().to_string(), &system.summary]))
+                .collect(),
+        },
+        Table::Algorithms => Rows {
+            columns: &["name", "summary"],
+            rows: ALGORITHMS
+                .iter()
+                .map(|algorithm| row(&[algorithm.name, algorithm.summary]))
+                .chain([row(&[HIERARCHICAL, HIERARCHICAL_SUMMARY])])
                 .collect(),
         },
         Table::Functions => Rows {

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod check;
+mod collective;
 mod compare;
 mod compile;
 mod console;
@@ -68,6 +69,10 @@ fn dispatch(verb: &Verb) -> u8 {
         Verb::Inspect(args) => guarded(
             common(&args.common, Some(&args.file)),
             Box::new(|context| inspect::inspect(context, args)),
+        ),
+        Verb::Collective(args) => guarded(
+            common(&args.common, None),
+            Box::new(|context| collective::collective(context, args)),
         ),
         Verb::List(args) => plain(args.json, Box::new(|_| list::list(args))),
         Verb::Explain(args) => plain(false, Box::new(|_| list::explain(args))),

@@ -19,6 +19,7 @@ mod error;
 mod group;
 mod kind;
 mod lane;
+pub mod measured;
 mod predict;
 mod presets;
 mod read;

@@ -97,6 +97,9 @@ pub const ALGORITHMS: &[Algorithm] = &[
 
 /// The name of the composition of algorithms of several tiers.
 pub const HIERARCHICAL: &str = "hierarchical";
+/// One line on it.
+pub const HIERARCHICAL_SUMMARY: &str =
+    "Tier by tier, each with its own best algorithm: within, then across, then within again.";
 
 /// The algorithm of that name.
 pub fn named(name: &str) -> Option<&'static Algorithm> {
