@@ -13,6 +13,7 @@ mod mapping;
 mod model;
 mod options;
 mod outputs;
+pub mod plan;
 mod program;
 mod report;
 mod saved;
