@@ -1,5 +1,6 @@
 //! A graph made ready to run on a target.
 
+use crate::accelerator::Accelerator;
 use crate::compiler::{Compiler, SharedObserver};
 use crate::error::{Error, ErrorKind};
 use crate::limits::Limits;
@@ -26,6 +27,7 @@ pub(crate) enum Engine {
     Reference(Graph),
     Kernels(Module),
     Host(Box<Host>),
+    Accelerator(Box<Accelerator>),
 }
 
 /// Code for the host.
@@ -55,12 +57,8 @@ pub(crate) struct Setting<'a> {
 /// Whether the target can be compiled for at all, before any work is done.
 pub(crate) fn check_available(target: &Target) -> Result<(), Error> {
     match &target.kind {
-        Kind::Reference | Kind::Kernels => Ok(()),
+        Kind::Reference | Kind::Kernels | Kind::Systolic(_) => Ok(()),
         Kind::Host { .. } => machine(target).map(|_| ()),
-        Kind::Systolic(name) => Err(Error::unsupported(format!(
-            "cannot compile for {name}: the accelerator target is not in this version"
-        ))
-        .with_help("the targets of this version are `host`, `reference` and `kernels`")),
     }
 }
 
@@ -69,9 +67,8 @@ pub(crate) fn machine(target: &Target) -> Result<Machine, Error> {
     let cpu = match &target.kind {
         Kind::Host { cpu } => cpu.as_deref(),
         Kind::Reference | Kind::Kernels => None,
-        Kind::Systolic(_) => {
-            check_available(target)?;
-            None
+        Kind::Systolic(systolic) => {
+            return Ok(systole_systolic::limits::Limits::of(&systolic.machine).tiled());
         }
     };
     systole_host::machine(cpu).map_err(no_cpu)
@@ -80,6 +77,9 @@ pub(crate) fn machine(target: &Target) -> Result<Machine, Error> {
 /// What a module becomes, as text.
 pub(crate) fn listing(target: &Target, module: &Module, listing: Listing) -> Result<String, Error> {
     check_available(target)?;
+    if let (Kind::Systolic(systolic), Listing::Asm) = (&target.kind, listing) {
+        return Accelerator::new(module, systolic)?.listing();
+    }
     let Kind::Host { cpu } = &target.kind else {
         let message = format!("the target {target} makes no machine code");
         return Err(Error::new(ErrorKind::Input, Code::Input, message)
@@ -188,8 +188,12 @@ impl Engine {
     ) -> Result<(Engine, CompileTimes), Error> {
         let none = CompileTimes::default();
         match &setting.compiler.target.kind {
-            Kind::Reference | Kind::Kernels | Kind::Systolic(_) => {
-                Ok((Engine::Kernels(module), none))
+            Kind::Reference | Kind::Kernels => Ok((Engine::Kernels(module), none)),
+            Kind::Systolic(systolic) => {
+                let start = Instant::now();
+                let accelerator = Accelerator::new(&module, systolic)?;
+                let times = CompileTimes { code: start.elapsed(), ..none };
+                Ok((Engine::Accelerator(Box::new(accelerator)), times))
             }
             Kind::Host { cpu } => {
                 let executable = executable(&module, cpu.as_deref(), setting)?;
@@ -210,13 +214,16 @@ impl Engine {
         match self {
             Engine::Reference(_) | Engine::Kernels(_) => self.evaluate(inputs, options),
             Engine::Host(engine) => engine.run(options, |run| engine.executable.run(inputs, run)),
+            Engine::Accelerator(engine) => engine.run(inputs, options),
         }
     }
 
     /// Memory for [`Engine::run_in`].
     pub(crate) fn memory(&self) -> Result<Memory, Error> {
         match self {
-            Engine::Reference(_) | Engine::Kernels(_) => Ok(Memory::Tensors(Vec::new())),
+            Engine::Reference(_) | Engine::Kernels(_) | Engine::Accelerator(_) => {
+                Ok(Memory::Tensors(Vec::new()))
+            }
             Engine::Host(engine) => {
                 let workspace = engine.executable.workspace();
                 let workspace =
@@ -257,9 +264,20 @@ impl Engine {
                 workspace.result(&engine.executable, index)
             }
             (_, Memory::Tensors(tensors)) => (tensors[index].ty(), tensors[index].bytes()),
-            (Engine::Reference(_) | Engine::Kernels(_), Memory::Host(_)) => {
+            (
+                Engine::Reference(_) | Engine::Kernels(_) | Engine::Accelerator(_),
+                Memory::Host(_),
+            ) => {
                 unreachable!("memory is used by the engine that made it")
             }
+        }
+    }
+
+    /// Code for a modeled core, where it is that.
+    pub(crate) fn accelerator(&self) -> Option<&Accelerator> {
+        match self {
+            Engine::Accelerator(accelerator) => Some(accelerator),
+            Engine::Reference(_) | Engine::Kernels(_) | Engine::Host(_) => None,
         }
     }
 
@@ -284,7 +302,9 @@ impl Engine {
         let results = match self {
             Engine::Reference(graph) => evaluate::graph(graph, inputs, &budget),
             Engine::Kernels(module) => module::evaluate(module, inputs, &budget),
-            Engine::Host(_) => unreachable!("machine code is not evaluated"),
+            Engine::Host(_) | Engine::Accelerator(_) => {
+                unreachable!("machine code is not evaluated")
+            }
         };
         results.map_err(|error| evaluation(error, options))
     }

@@ -1,6 +1,7 @@
 //! Systole compiles tensor models and runs them: for the host CPU, or level by level for whoever wants to see.
 #![deny(unsafe_code)]
 
+mod accelerator;
 mod cache;
 mod compiler;
 pub mod data;
@@ -13,7 +14,7 @@ mod mapping;
 mod model;
 mod options;
 mod outputs;
-pub mod plan;
+mod profile;
 mod program;
 mod report;
 mod saved;
@@ -21,6 +22,7 @@ mod signature;
 mod state;
 mod target;
 mod workspace;
+mod written;
 
 pub use compiler::Compiler;
 pub use error::{Error, ErrorKind};
@@ -29,6 +31,7 @@ pub use levels::{Contents, Operator, first_word};
 pub use model::Model;
 pub use options::{Cancel, RunOptions};
 pub use outputs::{Output, Outputs};
+pub use profile::{EngineProfile, OpProfile, Profile, ProfileEvent};
 pub use program::Program;
 pub use report::{CompileTimes, MemoryPlan};
 pub use saved::SavedProgram;
@@ -38,5 +41,6 @@ pub use systole_compiler::diagnostic::{Code, Diagnostic, Severity, Span};
 pub use systole_compiler::tensor::{Element, Tensor};
 pub use systole_compiler::types::{DType, TensorType};
 pub use systole_host::{Pool, Team};
-pub use target::{Listing, Target, TargetRow};
+pub use target::{Listing, Mode, Precision, Target, TargetRow};
 pub use workspace::{BorrowedOutput, BorrowedOutputs, Workspace};
+pub use written::Written;

@@ -3,13 +3,14 @@
 use crate::cache::{Cache, Key, Made, Specialized};
 use crate::compiler::Compiler;
 use crate::engine::{self, Engine, Setting};
-use crate::error::{Error, listed};
+use crate::error::{Error, ErrorKind, listed};
 use crate::inputs::{self, Inputs};
 use crate::levels::Known;
 use crate::limits::Limits;
 use crate::model::Model;
 use crate::options::RunOptions;
 use crate::outputs::Outputs;
+use crate::profile::Profile;
 use crate::report::{CompileTimes, MemoryPlan};
 use crate::saved::{self, Content, SavedProgram};
 use crate::signature::{Dim, Port, Signature};
@@ -278,6 +279,32 @@ impl Program {
     /// targets that evaluate.
     pub fn memory_plan(&self) -> Option<MemoryPlan> {
         self.shared.cache.latest()?.engine.memory_plan()
+    }
+
+    /// The time of a run on a modeled accelerator, without values, for the types of inputs that were used last. `scalars`
+    /// are the numbers of tensors that decide it, by name; `trace` keeps every event.
+    pub fn profile(
+        &self,
+        scalars: &BTreeMap<String, i64>,
+        trace: bool,
+        options: &RunOptions,
+    ) -> Result<Profile, Error> {
+        let code = self.shared.cache.latest().ok_or_else(|| {
+            let message = "there is no code yet: the sizes of some inputs are not known";
+            Error::new(ErrorKind::Input, Code::UnboundDimension, message)
+                .with_help("bind them when compiling, or prepare the program for some inputs")
+        })?;
+        let accelerator = code.engine.accelerator().ok_or_else(|| {
+            let message = format!("the target {} has no modeled time", self.shared.compiler.target);
+            Error::new(ErrorKind::Input, Code::Input, message)
+                .with_help("use --target trn1, trn2, trn3, trn4 or a description file")
+        })?;
+        accelerator.profile(scalars, trace, &Limits::of(options))
+    }
+
+    /// The time of the last run on a modeled accelerator.
+    pub fn last_profile(&self) -> Option<Profile> {
+        self.shared.cache.latest()?.engine.accelerator()?.last()
     }
 
     /// For how many sets of input types there is code.

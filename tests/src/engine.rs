@@ -13,6 +13,8 @@ pub enum Engine {
     Kernels,
     /// Machine code.
     Host,
+    /// The program of a modeled accelerator, checked and simulated.
+    Trn2,
 }
 
 impl Engine {
@@ -28,6 +30,7 @@ impl Engine {
             Engine::Optimized => "optimized",
             Engine::Kernels => "kernels",
             Engine::Host => "host",
+            Engine::Trn2 => "trn2",
         }
     }
 }

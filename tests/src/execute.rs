@@ -15,6 +15,8 @@ use systole_compiler::passes;
 use systole_compiler::pipeline::{self, Silent};
 use systole_compiler::scalar::ScalarFn;
 use systole_compiler::tensor::Tensor;
+use systole_systolic::machine::Machine as Core;
+use systole_systolic::{check, lower, simulate};
 
 /// The values of a verified program's results.
 pub fn run(
@@ -43,6 +45,12 @@ pub fn run(
         Engine::Host => {
             let module = compile(program, scalars, &host_machine()?)?;
             run_host(&module, inputs)
+        }
+        Engine::Trn2 => {
+            let core = core()?;
+            let limits = systole_systolic::limits::Limits::of(&core);
+            let module = compile(program, scalars, &limits.tiled())?;
+            run_core(&module, inputs, &core)
         }
     }
 }
@@ -283,6 +291,45 @@ fn run_host(module: &Module, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
         Some(at) => Err(format!("result {at} is not the same on one thread and on three")),
         None => Ok(results),
     }
+}
+
+/// The modeled core of the tests.
+fn core() -> Result<Core, String> {
+    Core::preset("trn2").ok_or_else(|| "there is no machine trn2".to_owned())
+}
+
+/// Compiles for a modeled core, checks the program independently, and simulates it: time alone must be the time of the
+/// run with values.
+fn run_core(module: &Module, inputs: &[Tensor], core: &Core) -> Result<Vec<Tensor>, String> {
+    let limits = systole_systolic::limits::Limits::of(core);
+    let compiled = lower::compile(module, &limits, &lower::Options::default())
+        .map_err(|error| error.to_string())?;
+    let lower::Compiled { program, module, constants, .. } = compiled;
+    check::check(&program, &check::Limits::of(core)).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        format!("the checker says:\n{}", lines.join("\n"))
+    })?;
+    let mut values = inputs.to_vec();
+    for id in constants {
+        let Lifetime::Constant(value) = &module.buffers[id].lifetime else {
+            return Err(format!("%{} has no value", module.buffers[id].name));
+        };
+        values.push(value.clone());
+    }
+    let run = |mode| simulate::run(&program, core, mode, &values, simulate::Options::default());
+    let report = run(simulate::Mode::Both).map_err(text)?;
+    // Where data decide the time, time alone refuses.
+    if let Ok(timed) = run(simulate::Mode::Time)
+        && timed.time_ticks != report.time_ticks
+    {
+        let (alone, both) = (timed.time_us, report.time_us);
+        return Err(format!("{alone} us without values and {both} us with them"));
+    }
+    let shaped = report.outputs.iter().zip(&module.outputs).map(|(flat, (_, buffer))| {
+        let ty = module.buffers[*buffer].ty.clone();
+        Tensor::new(ty, flat.bytes().clone()).ok_or_else(|| "a result has another size".to_owned())
+    });
+    shaped.collect()
 }
 
 fn text(error: impl Display) -> String {

@@ -13,6 +13,7 @@ pub mod skips;
 pub mod snapshot;
 pub mod suite;
 pub mod tolerance;
+pub mod validation;
 pub mod values;
 
 use std::path::PathBuf;

@@ -12,7 +12,9 @@ pub type Tolerance = (f64, f64);
 pub fn of(engine: Engine, dtype: DType) -> Tolerance {
     match engine {
         Engine::Reference | Engine::Roundtrip => (0.0, 0.0),
-        Engine::Optimized | Engine::Kernels | Engine::Host => match dtype {
+        // Products are summed in f32 in another order, and engines have functions of their own.
+        Engine::Trn2 if dtype == DType::F32 => (1e-3, 1e-3),
+        Engine::Optimized | Engine::Kernels | Engine::Host | Engine::Trn2 => match dtype {
             DType::Bool
             | DType::I4
             | DType::I8

@@ -25,7 +25,6 @@ const EDGES: &[(&str, &[&str])] = &[
             "systole-host",
         ],
     ),
-    ("bench", &["systole"]),
     ("examples", &["systole", "systole-compiler"]),
     (
         "tests",

@@ -17,7 +17,7 @@ const FEWEST_RUNS: usize = 3;
 
 pub(super) fn bench(context: &Context, args: &BenchArgs) -> Result<(), Failure> {
     let threads = args.threads.threads;
-    let mut session = session::open(context, &args.model, threads, None)?;
+    let mut session = session::open(context, &args.model, threads, None, None)?;
     let inputs = session::inputs(context, session.program.signature(), &args.inputs, Wanted::All)?;
     session.prepare(context, &inputs)?;
     let options = context.run_options();

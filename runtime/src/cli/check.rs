@@ -7,15 +7,20 @@ use super::guard::Context;
 use super::session::{self, Loaded};
 use super::show;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use systole::{Error, Port, SavedProgram, Target};
+use systole::{Code, Error, ErrorKind, Model, Port, SavedProgram, Target};
 
 pub(super) fn check(context: &Context, args: &CheckArgs) -> Result<(), Failure> {
-    let target = session::target(&args.model.target, args.model.cpu.as_deref(), None)?;
+    let target =
+        session::target(&args.model.target, args.model.cpu.as_deref(), None, &args.model.modeled)?;
     let model = match session::load_any(context, &args.model.model)? {
         Loaded::Model(model) => model,
         Loaded::Program(saved) => return check_saved(context, args, &target, &saved),
     };
+    if target.is_modeled() {
+        return check_modeled(context, args, &target, &model);
+    }
     let operators = model.contents().operators;
     let total: usize = operators.iter().map(|op| op.count).sum();
     let covered: usize = operators.iter().filter(|op| op.known).map(|op| op.count).sum();
@@ -70,6 +75,109 @@ pub(super) fn check(context: &Context, args: &CheckArgs) -> Result<(), Failure> 
     };
     console::print(&text)?;
     failure.map_or(Ok(()), Err)
+}
+
+/// A modeled accelerator also tells whether the model fits its memory, how long it would take and what bounds it.
+fn check_modeled(
+    context: &Context,
+    args: &CheckArgs,
+    target: &Target,
+    model: &Model,
+) -> Result<(), Failure> {
+    let operators = model.contents().operators;
+    context.enter("compile");
+    let compiled = session::compiler(context, &args.model, target).compile(model);
+    context.enter("simulate");
+    let found = compiled.and_then(|program| {
+        if program.cached() == 0 {
+            return Ok(None);
+        }
+        program.profile(&BTreeMap::new(), false, &context.run_options()).map(Some)
+    });
+    let (profile, error) = match found {
+        Ok(profile) => (profile, None),
+        Err(error) => (None, Some(error)),
+    };
+    let does_not_fit = |error: &Error| error.kind() == ErrorKind::DoesNotFit;
+    let hbm_bytes = profile.as_ref().map(|profile| profile.resident_bytes);
+    let capacity = target.hbm_capacity_bytes();
+    let fits = match (&error, hbm_bytes, capacity) {
+        (Some(error), _, _) if does_not_fit(error) => Some(false),
+        (_, Some(bytes), Some(capacity)) => Some(bytes <= capacity),
+        (_, _, _) => None,
+    };
+    let refusals: Vec<String> =
+        error.iter().flat_map(Error::diagnostics).map(|problem| problem.message.clone()).collect();
+    let supported = error.is_none() && operators.iter().all(|op| op.known);
+    let why = |known: bool| (!known).then_some("there is no meaning for it here");
+    let text = if context.json {
+        let rows: Vec<_> = operators
+            .iter()
+            .map(|op| json!({"op": op.name, "count": op.count, "supported": op.known, "why": why(op.known)}))
+            .collect();
+        let object = json!({
+            "schema": 1,
+            "supported": supported,
+            "ops": rows,
+            "fits": fits,
+            "hbm_bytes": hbm_bytes,
+            "predicted_us": profile.as_ref().map(|profile| profile.time_us),
+            "bound_by": profile.as_ref().map(|profile| profile.bound_by.clone()),
+            "model": model.name(),
+            "target": target.name(),
+            "why": refusals,
+        });
+        format!("{object}\n")
+    } else {
+        let rows: Vec<Vec<String>> = operators
+            .iter()
+            .map(|op| {
+                let why = why(op.known).unwrap_or_default();
+                vec![op.count.to_string(), op.name.clone(), why.to_owned()]
+            })
+            .collect();
+        let mut text = show::table(&rows);
+        for refusal in &refusals {
+            let _ = writeln!(text, "{refusal}");
+        }
+        let name = target.name();
+        match (&profile, fits) {
+            (Some(profile), fits) => {
+                let fits = if fits == Some(false) { "does not fit" } else { "fits" };
+                let mb = profile.resident_bytes as f64 / 1e6;
+                let (time, by) = (profile.time_us, &profile.bound_by);
+                let _ = writeln!(
+                    text,
+                    "{name}: {fits} with {mb:.1} MB in HBM; {time:.1} us, bound by {by}"
+                );
+                if !profile.fallbacks.is_empty() {
+                    let count = profile.fallbacks.len();
+                    let _ =
+                        writeln!(text, "{count} kernels run as exact code on general processors");
+                }
+            }
+            (None, _) if error.is_some() => {
+                let _ = writeln!(text, "{name}: it does not compile");
+            }
+            (None, _) => {
+                let _ = writeln!(
+                    text,
+                    "{name}: bind the sizes of the inputs with --dim to see the time"
+                );
+            }
+        }
+        text
+    };
+    console::print(&text)?;
+    match (error, fits) {
+        (Some(error), _) => Err(Failure::Library(error)),
+        (None, Some(false)) => {
+            let message = format!("the model does not fit the memory of {}", target.name());
+            Err(Failure::Library(Error::new(ErrorKind::DoesNotFit, Code::TooLarge, message)))
+        }
+        (None, Some(true) | None) if !supported => Err(Failure::Unsupported),
+        (None, Some(true) | None) => Ok(()),
+    }
 }
 
 /// A saved program has no operators any more; what remains to be seen is whether this machine takes it.

@@ -16,7 +16,8 @@ use systole_compiler::module::Module;
 use systole_compiler::pipeline::{self, Level};
 
 pub(super) fn compile(context: &Context, args: &CompileArgs) -> Result<(), Failure> {
-    let target = session::target(&args.model.target, args.model.cpu.as_deref(), None)?;
+    let target =
+        session::target(&args.model.target, args.model.cpu.as_deref(), None, &args.model.modeled)?;
     if target == Target::reference() {
         return Err(Failure::usage_with_help(
             "the target reference compiles nothing",

@@ -3,7 +3,6 @@
 mod args;
 mod bench;
 mod check;
-mod claims;
 mod collective;
 mod compare;
 mod compile;
@@ -17,11 +16,12 @@ mod list;
 mod look;
 mod memory;
 mod opt;
-mod plan;
+mod profile;
 mod run;
 mod session;
 mod show;
 mod spec;
+mod topology;
 
 use args::{Command, CommonArgs, LimitArgs, TalkArgs, Verb};
 use clap::Parser;
@@ -55,6 +55,10 @@ fn dispatch(verb: &Verb) -> u8 {
             common(&args.common, Some(&args.model.model)),
             Box::new(|context| check::check(context, args)),
         ),
+        Verb::Profile(args) => guarded(
+            common(&args.common, Some(&args.model)),
+            Box::new(|context| profile::profile(context, args)),
+        ),
         Verb::Compile(args) => {
             let frame = common(&args.common, Some(&args.model.model));
             guarded(frame, Box::new(|context| compile::compile(context, args)))
@@ -76,11 +80,6 @@ fn dispatch(verb: &Verb) -> u8 {
             common(&args.common, None),
             Box::new(|context| collective::collective(context, args)),
         ),
-        Verb::Plan(args) => guarded(
-            common(&args.common, Some(&args.config)),
-            Box::new(|context| plan::plan(context, args)),
-        ),
-        Verb::Claims(args) => plain(args.json, Box::new(|_| claims::claims(args))),
         Verb::List(args) => plain(args.json, Box::new(|_| list::list(args))),
         Verb::Explain(args) => plain(false, Box::new(|_| list::explain(args))),
     }

@@ -13,7 +13,8 @@ use std::time::Instant;
 use systole::{Outputs, data};
 
 pub(super) fn run(context: &Context, args: &RunArgs) -> Result<(), Failure> {
-    let mut session = session::open(context, &args.model, args.threads.threads, Some(&args.look))?;
+    let mut session =
+        session::open(context, &args.model, args.threads.threads, Some(&args.look), args.mode)?;
     let inputs = session::inputs(context, session.program.signature(), &args.inputs, Wanted::All)?;
     session.prepare(context, &inputs)?;
     context.enter("run");
@@ -72,7 +73,7 @@ fn json_text(
         "outputs": outputs,
         "compile_ms": session.compile_ms,
         "run_ms": run_ms,
-        "time_us": null,
+        "time_us": session.program.last_profile().map(|profile| profile.time_us),
         "compare": comparison.map(Comparison::json),
     });
     format!("{object}\n")
@@ -93,6 +94,9 @@ fn readable(
     }
     let (load_ms, compile_ms) = (session.load_ms, session.compile_ms);
     let target = session.target.name();
+    if let Some(profile) = session.program.last_profile() {
+        let _ = writeln!(text, "{target}: {:.2} us on the modeled core", profile.time_us);
+    }
     let _ = writeln!(
         text,
         "{target}: loaded in {load_ms:.1} ms, compiled in {compile_ms:.1} ms, ran in {run_ms:.3} ms"

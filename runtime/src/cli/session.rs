@@ -1,6 +1,6 @@
 //! What the verbs have in common: target, model, program and inputs.
 
-use super::args::{InputArgs, LookArgs, ModelArgs};
+use super::args::{InputArgs, LookArgs, ModeName, ModelArgs, ModeledArgs, PrecisionName};
 use super::failure::Failure;
 use super::guard::Context;
 use super::look::Look;
@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use systole::data::Bundle;
 use systole::{
-    CompileTimes, Compiler, Dim, Inputs, Model, Port, Program, SavedProgram, Signature, Target,
-    Tensor,
+    CompileTimes, Compiler, Dim, Inputs, Mode, Model, Port, Precision, Program, SavedProgram,
+    Signature, Target, Tensor,
 };
 
 /// A program, with the times that it took.
@@ -29,16 +29,51 @@ pub(super) fn target(
     name: &str,
     cpu: Option<&str>,
     threads: Option<u16>,
+    modeled: &ModeledArgs,
 ) -> Result<Target, Failure> {
-    let target = Target::from_name(name)?;
-    if name == "host" {
+    let target = match modeled.settings.as_slice() {
+        [] => Target::from_name(name)?,
+        settings => {
+            if !Target::from_name(name)?.is_modeled() {
+                return Err(no_effect("--set", name));
+            }
+            Target::systolic_with(name, settings)?
+        }
+    };
+    if name == "host" && modeled.precision.is_none() {
         return Ok(cpu.map_or(target, Target::host_with_cpu));
     }
-    let useless = [("--cpu", cpu.is_some()), ("--threads", threads.is_some())];
-    match useless.into_iter().find(|(_, given)| *given) {
-        Some((flag, _)) => Err(no_effect(flag, name)),
-        None => Ok(target),
+    let useless = [
+        ("--cpu", cpu.is_some()),
+        ("--threads", threads.is_some() && !target.is_modeled()),
+        ("--precision", modeled.precision.is_some() && !target.is_modeled()),
+    ];
+    if let Some((flag, _)) = useless.into_iter().find(|(_, given)| *given) {
+        return Err(no_effect(flag, name));
     }
+    match modeled.precision {
+        None => Ok(target),
+        Some(precision) => Ok(target.with_precision(match precision {
+            PrecisionName::F32 => Precision::F32,
+            PrecisionName::Bf16 => Precision::Bf16,
+            PrecisionName::F8 => Precision::F8,
+            PrecisionName::Bf16All => Precision::Bf16All,
+            PrecisionName::F8All => Precision::F8All,
+        })?),
+    }
+}
+
+/// The target for runs of that mode.
+pub(super) fn with_mode(target: Target, mode: Option<ModeName>) -> Result<Target, Failure> {
+    let Some(mode) = mode else { return Ok(target) };
+    if !target.is_modeled() {
+        return Err(no_effect("--mode", target.name()));
+    }
+    Ok(target.with_mode(match mode {
+        ModeName::Values => Mode::Values,
+        ModeName::Time => Mode::Time,
+        ModeName::Both => Mode::Both,
+    })?)
 }
 
 fn no_effect(flag: &str, target: &str) -> Failure {
@@ -54,8 +89,10 @@ pub(super) fn open(
     args: &ModelArgs,
     threads: Option<u16>,
     look: Option<&LookArgs>,
+    mode: Option<ModeName>,
 ) -> Result<Session, Failure> {
-    let target = target(&args.target, args.cpu.as_deref(), threads)?;
+    let target = target(&args.target, args.cpu.as_deref(), threads, &args.modeled)?;
+    let target = with_mode(target, mode)?;
     let look = look.filter(|look| Look::is_asked(look) || context.talk.verbose);
     if let (Some(flag), "reference") = (look.and_then(Look::first_flag), target.name()) {
         return Err(no_effect(flag, "reference"));

@@ -9,7 +9,7 @@ mod write;
 
 pub use npz::Bundle;
 pub(crate) use write::replace_with;
-pub use write::{file_stem, write_text};
+pub use write::{file_stem, read_text, write_text};
 
 use crate::error::{Error, listed};
 use bytes::Bytes;

@@ -5,6 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
+/// Reads a text file.
+pub fn read_text(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Error::file(format!("cannot read {}: {error}", path.display())))
+}
+
 /// Writes a text file.
 pub fn write_text(path: &Path, text: &str) -> Result<(), Error> {
     replace(path, text.as_bytes())

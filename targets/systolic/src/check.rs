@@ -18,11 +18,12 @@
 //!
 //! What the order is built on: instructions of one engine start in order, and its compute instructions read, write and
 //! complete in order, but a result can be read by the next instruction only behind `after` (sums in PSUM excepted).
-//! DMAs of one engine complete in any order. Tokens of one semaphore arrive in the order in which they were sent.
+//! DMAs complete in any order, and `after` does not wait for them: only semaphores do. Tokens of one semaphore arrive in
+//! the order in which they were sent.
 //!
 //! A kernel with very many instructions is sampled: of a long loop, the first iterations, two steady ones and the last,
 //! so that every rotating buffer has its turn. Rules 4 and 5, and reads of memory that only left-out iterations write,
-//! are not decided then.
+//! are not decided then. Where a sample shows a problem, the whole kernel is followed if it is not too long.
 
 mod footprint;
 mod limits;

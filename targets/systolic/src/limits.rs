@@ -42,6 +42,20 @@ impl Limits {
         }
     }
 
+    /// The core of a description.
+    pub fn of(machine: &crate::machine::Machine) -> Limits {
+        Limits {
+            name: machine.name.clone(),
+            sbuf_bytes: u32::try_from(machine.sbuf.usable_bytes).unwrap_or(u32::MAX),
+            psum_banks: u8::try_from(machine.psum.bank_count).unwrap_or(u8::MAX),
+            psum_bank_bytes: u32::try_from(machine.psum.bank_bytes).unwrap_or(u32::MAX),
+            tensor_ghz: machine.clocks.tensor_ghz,
+            vector_ghz: machine.clocks.vector_ghz,
+            scalar_ghz: machine.clocks.scalar_ghz,
+            dma_transposes: machine.generation >= 3,
+        }
+    }
+
     /// The core as the shared passes see it. The back end schedules kernels by itself.
     pub fn tiled(&self) -> Tiled {
         let near = PARTITIONS * self.sbuf_bytes as usize / 2;

@@ -233,7 +233,7 @@ table! {
         practical_gbs: positive,
         /// Added for each contiguous row.
         descriptor_ns: amount,
-        /// Rows of fewer bytes are slow …
+        /// Rows of fewer bytes are slow to read from HBM …
         short_row_bytes: count(0, 1_048_576),
         /// … as slow as this on one engine.
         short_row_gbs: positive,

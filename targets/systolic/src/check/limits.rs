@@ -25,6 +25,22 @@ pub struct Limits {
     pub moving: u32,
 }
 
+impl Limits {
+    /// The limits of a described core.
+    pub fn of(machine: &crate::machine::Machine) -> Limits {
+        let word = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        Limits {
+            generation: machine.generation,
+            partitions: u16::try_from(machine.sbuf.partition_count).unwrap_or(u16::MAX),
+            sbuf_bytes: word(machine.sbuf.usable_bytes),
+            bank_bytes: word(machine.psum.bank_bytes),
+            banks: u8::try_from(machine.psum.bank_count).unwrap_or(u8::MAX),
+            stationary: word(machine.array.column_count),
+            moving: word(machine.array.moving_elements_max),
+        }
+    }
+}
+
 /// What most elements along one operand's free dimensions may be.
 const SBUF_FREE: u64 = 64 << 10;
 

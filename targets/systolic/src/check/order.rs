@@ -22,26 +22,20 @@ pub(super) struct Instance {
     pub(super) torn_by: Option<u32>,
 }
 
-/// What is known to be complete. Entries: for each engine, how many of its compute instructions (from the first), and how
-/// many of all its instructions; for each semaphore, how many tokens have been sent; for each operand, whether its call has
-/// been waited for.
+/// What is known to be complete. Entries: for each engine, how many of its instructions (from the first, transfers
+/// aside); for each semaphore, how many tokens have been sent; for each operand, whether its call has been waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Knowledge(Vec<u32>);
 
 impl Knowledge {
     pub(super) fn nothing(semaphores: usize, operands: usize) -> Knowledge {
-        Knowledge(vec![0; 2 * ENGINES + semaphores + operands])
+        Knowledge(vec![0; ENGINES + semaphores + operands])
     }
 
     pub(super) fn join(&mut self, other: &Knowledge) {
         for (own, other) in self.0.iter_mut().zip(&other.0) {
             *own = (*own).max(*other);
         }
-    }
-
-    /// All instructions of an engine before `sequence` are complete.
-    pub(super) fn learn_all(&mut self, engine: usize, sequence: u32) {
-        self.0[ENGINES + engine] = self.0[ENGINES + engine].max(sequence);
     }
 
     /// All compute instructions of an engine before `sequence` are complete.
@@ -51,33 +45,30 @@ impl Knowledge {
 
     /// So many tokens of a semaphore have been sent.
     pub(super) fn learn_tokens(&mut self, semaphore: u16, tokens: u32) {
-        let entry = &mut self.0[2 * ENGINES + usize::from(semaphore)];
+        let entry = &mut self.0[ENGINES + usize::from(semaphore)];
         *entry = (*entry).max(tokens);
     }
 
     pub(super) fn learn_call(&mut self, semaphores: usize, operand: u16) {
-        if let Some(entry) = self.0.get_mut(2 * ENGINES + semaphores + usize::from(operand)) {
+        if let Some(entry) = self.0.get_mut(ENGINES + semaphores + usize::from(operand)) {
             *entry = 1;
         }
     }
 
     pub(super) fn knows_call(&self, semaphores: usize, operand: u16) -> bool {
-        self.0.get(2 * ENGINES + semaphores + usize::from(operand)).is_some_and(|&entry| entry == 1)
+        self.0.get(ENGINES + semaphores + usize::from(operand)).is_some_and(|&entry| entry == 1)
     }
 
     /// Whether the execution is certainly complete.
     pub(super) fn knows(&self, instance: &Instance) -> bool {
         let engine = usize::from(instance.engine);
-        if self.0[ENGINES + engine] > instance.sequence {
-            return true;
-        }
         if !instance.is_dma {
             return self.0[engine] > instance.sequence;
         }
         instance
             .signals
             .iter()
-            .any(|&(semaphore, tokens)| self.0[2 * ENGINES + usize::from(semaphore)] >= tokens)
+            .any(|&(semaphore, tokens)| self.0[ENGINES + usize::from(semaphore)] >= tokens)
     }
 }
 

@@ -14,6 +14,8 @@ use std::rc::Rc;
 
 /// Kernels of more executed instructions than this are sampled.
 const FOLLOWED: u64 = 60_000;
+/// Where a sample shows something, kernels of up to so many are followed whole.
+const WHOLE: u64 = 3_000_000;
 /// Samples of more than this are not followed at all.
 const SAMPLED: u64 = 600_000;
 /// Tensors in HBM of more pieces than this are followed without their contents.
@@ -47,19 +49,41 @@ pub(super) fn check(
         let mut values = values.clone();
         let lengths = kernel.streams.values();
         lengths
-            .map(|items| stream::length(items, &mut values, sampling, SAMPLED))
+            .map(|items| stream::length(items, &mut values, sampling, WHOLE))
             .fold(0, u64::saturating_add)
     };
-    let mut sampling = Sampling::All;
-    if length(sampling) > FOLLOWED {
-        match stream::common_turns(kernel) {
-            Some(turns) => sampling = Sampling::Turns(turns),
-            None => return Report { instructions: 0, sampled: 1 },
-        }
-        if length(sampling) > SAMPLED {
-            return Report { instructions: 0, sampled: 1 };
-        }
+    let whole = length(Sampling::All);
+    if whole <= FOLLOWED {
+        return follow(kernel, limits, &values, Sampling::All, problems);
     }
+    let skipped = Report { instructions: 0, sampled: 1 };
+    let Some(turns) = stream::common_turns(kernel) else { return skipped };
+    let sampling = Sampling::Turns(turns);
+    if length(sampling) > SAMPLED {
+        return skipped;
+    }
+    let mut found = Vec::new();
+    let report = follow(kernel, limits, &values, sampling, &mut found);
+    if found.is_empty() {
+        return report;
+    }
+    // A sample has fewer iterations than tokens count on, where those are for a whole loop: only the whole decides.
+    if whole <= WHOLE {
+        return follow(kernel, limits, &values, Sampling::All, problems);
+    }
+    if kernel.semaphores.iter().all(|info| u64::from(info.initial) <= turns) {
+        problems.append(&mut found);
+    }
+    report
+}
+
+fn follow(
+    kernel: &Kernel,
+    limits: &Limits,
+    values: &Values,
+    sampling: Sampling,
+    problems: &mut Vec<Problem>,
+) -> Report {
     let numbers: Vec<BTreeMap<usize, usize>> = ORDER
         .iter()
         .map(|engine| {
@@ -319,7 +343,7 @@ impl<'a> Run<'a> {
         let sequence = self.sequences[engine];
         self.sequences[engine] += 1;
         if instruction.after {
-            self.known[engine].learn_all(engine, sequence);
+            self.known[engine].learn_compute(engine, sequence);
         }
         let id = self.instances.len() as u32;
         let is_dma = matches!(instruction.op, Op::Dma(_));

@@ -245,7 +245,7 @@ fn a_dropped_wait_is_found() {
     fails(
         kernel,
         Kind::Race,
-        "vector #0 tensor_tensor (doubled) at %r = 0: a: it reads what another engine writes",
+        "vector #0 tensor_tensor (doubled) at %r = 2: a: it reads what another engine writes",
     );
     let mut kernel = streaming(5);
     edit(&mut kernel, Engine::Sync, |load| load.waits.clear());
@@ -425,8 +425,8 @@ fn product() -> Kernel {
         reduce: Some((Combine::Sum, sbuf(128, Index::constant(10240), 1))),
     };
     let loads = vec![
-        with_calls(instruction(load(0, k(128 * 128), 128, 128, w), &[], &[]), &[0]),
-        with_calls(instruction(load(1, k(128 * 512), 128, 512, x), &[], &[]), &[1]),
+        with_calls(instruction(load(0, k(128 * 128), 128, 128, w), &[], &[0]), &[0]),
+        with_calls(instruction(load(1, k(128 * 512), 128, 512, x), &[], &[0]), &[1]),
     ];
     Kernel {
         name: "product".into(),
@@ -439,12 +439,12 @@ fn product() -> Kernel {
         vars: vec![var("k")],
         semaphores: semaphores(&[0, 0, 0, 0]),
         streams: [
-            (Engine::Sync, vec![repeat(0, 2, loads), after(instruction(Op::Nop, &[], &[0]))]),
+            (Engine::Sync, vec![repeat(0, 2, loads)]),
             (
                 Engine::Tensor,
                 vec![
-                    instruction(matmul(false, 0), &[0], &[]),
-                    instruction(matmul(true, 1), &[], &[1]),
+                    instruction(matmul(false, 0), &[0, 0], &[]),
+                    instruction(matmul(true, 1), &[0, 0], &[1]),
                 ],
             ),
             (Engine::Scalar, vec![instruction(rectify, &[1], &[2, 3])]),
@@ -488,13 +488,14 @@ fn transfers_have_no_order_among_themselves() {
     // The last transfer's token says nothing of those before it.
     let mut kernel = product();
     let sync = kernel.streams.get_mut(&Engine::Sync).expect("it is there");
-    sync.pop();
     let Item::Loop { body, .. } = &mut sync[0] else { panic!("a loop") };
-    let Item::Instruction(last) = &mut body[1] else { panic!("a load") };
-    last.signals.push(Semaphore(0));
+    let Item::Instruction(first) = &mut body[0] else { panic!("a load") };
+    first.signals.clear();
     let tensor = kernel.streams.get_mut(&Engine::Tensor).expect("it is there");
-    let Item::Instruction(second) = &mut tensor[1] else { panic!("a product") };
-    second.waits.push(Semaphore(0));
+    for item in tensor {
+        let Item::Instruction(product) = item else { panic!("a product") };
+        product.waits.pop();
+    }
     fails(kernel, Kind::Race, "stationary: it reads what another engine writes");
 }
 

@@ -465,7 +465,8 @@ pub fn transfer(dma: &Dma, sizes: &[u32], partition: u32, machine: &Machine) -> 
         }
     };
     let row_bytes = row * element;
-    let rate = if row_bytes < machine.dma.short_row_bytes {
+    // Reading waits for HBM row by row; what is written is on its way.
+    let rate = if far(&dma.from) && row_bytes < machine.dma.short_row_bytes {
         machine.dma.engine_gbs.min(machine.dma.short_row_gbs)
     } else {
         machine.dma.engine_gbs

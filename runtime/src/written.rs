@@ -1,0 +1,122 @@
+//! Kernels, modules and programs that somebody wrote, to be timed on a modeled accelerator as they are.
+
+use crate::accelerator::{self, Accelerator};
+use crate::error::{Error, ErrorKind};
+use crate::levels::first_word;
+use crate::limits::Limits;
+use crate::options::RunOptions;
+use crate::profile::Profile;
+use crate::target::{Kind, Target};
+use std::collections::BTreeMap;
+use systole_compiler::diagnostic::Code;
+use systole_compiler::kernel::{self, Kernel, Place, Role};
+use systole_compiler::module::{self, Buffer, Layout, Lifetime, Module, ScalarSource, Step};
+use systole_systolic::program::Program;
+
+/// A schedule in text, compiled for a modeled accelerator without a change.
+#[derive(Debug)]
+pub struct Written {
+    code: Accelerator,
+}
+
+impl Written {
+    /// A program in assembly text.
+    pub fn from_assembly(_text: &str, _target: &Target) -> Result<Written, Error> {
+        Err(Error::unsupported("assembly text of modeled cores is not in this version"))
+    }
+
+    /// A program. It is checked against the machine's rules before it is taken.
+    pub fn from_program(program: Program, target: &Target) -> Result<Written, Error> {
+        let systolic = systolic(target)?;
+        accelerator::judge(&program, systolic)?;
+        Ok(Written { code: Accelerator::of_program(program, systolic) })
+    }
+
+    /// A kernel or a module in text. The loops and places of a kernel stay as they are; scalar parameters have their
+    /// greatest values.
+    pub fn from_text(text: &str, target: &Target) -> Result<Written, Error> {
+        let systolic = systolic(target)?;
+        let module = match first_word(text) {
+            Some("kernel") => {
+                let kernel = kernel::parse(text)?;
+                kernel::verify(&kernel)?;
+                around(&kernel)
+            }
+            _ => module::parse(text)?,
+        };
+        module::verify(&module)?;
+        Ok(Written { code: Accelerator::new(&module, systolic)? })
+    }
+
+    /// The time of a run. `scalars` are the numbers of tensors that decide it, by name.
+    pub fn profile(
+        &self,
+        scalars: &BTreeMap<String, i64>,
+        trace: bool,
+        options: &RunOptions,
+    ) -> Result<Profile, Error> {
+        self.code.profile(scalars, trace, &Limits::of(options))
+    }
+
+    /// The assembly text.
+    pub fn listing(&self) -> Result<String, Error> {
+        self.code.listing()
+    }
+}
+
+fn systolic(target: &Target) -> Result<&std::sync::Arc<crate::target::Systolic>, Error> {
+    match &target.kind {
+        Kind::Systolic(systolic) => Ok(systolic),
+        Kind::Host { .. } | Kind::Reference | Kind::Kernels => {
+            let message = format!("the target {target} has no modeled time");
+            Err(Error::new(ErrorKind::Input, Code::Input, message)
+                .with_help("use --target trn1, trn2, trn3, trn4 or a description file"))
+        }
+    }
+}
+
+/// A module that calls one kernel once.
+fn around(kernel: &Kernel) -> Module {
+    let mut module = Module { name: kernel.name.clone(), ..Module::default() };
+    let mut operands = Vec::new();
+    for (_, operand) in kernel.operands.iter() {
+        let ty = operand.ty();
+        let mut buffer = |name: String, lifetime| {
+            module.buffers.push(Buffer {
+                name,
+                layout: Layout::row_major(&ty.shape),
+                ty: ty.clone(),
+                place: Place::Far,
+                lifetime,
+                alias: None,
+                offset: None,
+            })
+        };
+        let lifetime = match operand.role {
+            Role::Input | Role::Update => Lifetime::Input,
+            Role::Output => Lifetime::Temporary,
+        };
+        let made = buffer(operand.name.clone(), lifetime);
+        operands.push(made);
+        match operand.role {
+            Role::Input => module.inputs.push(made),
+            Role::Output => module.outputs.push((operand.name.clone(), made)),
+            // What is updated is given, and is a result; time alone does not ask for a copy.
+            Role::Update => {
+                let result = buffer(format!("{}_after", operand.name), Lifetime::Temporary);
+                module.inputs.push(made);
+                module.outputs.push((operand.name.clone(), result));
+                module.steps.push(Step::Copy { from: made, to: result });
+                if let Some(last) = operands.last_mut() {
+                    *last = result;
+                }
+            }
+        }
+    }
+    let scalars: Vec<ScalarSource> =
+        kernel.scalars().into_iter().map(|(_, _, high)| ScalarSource::Constant(high)).collect();
+    let origins = kernel.origins.clone();
+    let kernel = module.kernels.push(kernel.clone());
+    module.steps.push(Step::Kernel { kernel, operands, scalars, origins });
+    module
+}
