@@ -17,6 +17,8 @@ pub struct Span {
     pub ring: bool,
     /// Whether links work both ways.
     pub both_ways: bool,
+    /// What its link moves in one direction.
+    pub line_gbs: f64,
     /// What a rank gets of its link in one direction, where all groups of this form work at once.
     pub gbs: f64,
 }
@@ -49,12 +51,14 @@ impl Lane<'_> {
         self.spans.iter().map(|span| span.count).product()
     }
 
-    /// What a rank sends at most in all directions together.
+    /// What a rank sends at most in all directions together, if it has its links for itself.
     pub fn injection_gbs(&self) -> f64 {
         let span = |span: &Span| match self.tier.kind {
-            TierKind::Torus if span.both_ways && span.count > 2 => 2.0 * span.gbs,
-            TierKind::Torus | TierKind::Switch => span.gbs,
-            TierKind::Mesh => span.gbs * (span.count - 1) as f64,
+            TierKind::Torus if span.both_ways && !(span.count == 2 && span.stride == 1) => {
+                2.0 * span.line_gbs
+            }
+            TierKind::Torus | TierKind::Switch => span.line_gbs,
+            TierKind::Mesh => span.line_gbs * (span.count - 1) as f64,
         };
         self.spans.iter().map(span).sum()
     }
@@ -141,6 +145,7 @@ pub(crate) fn lanes<'s>(system: &'s System, group: &Group) -> Result<Lanes<'s>, 
                 stride,
                 ring: !torus || (description.wraps && even && closes),
                 both_ways: description.both_ways,
+                line_gbs: line,
                 gbs: line / share,
             });
         }

@@ -16,6 +16,8 @@ pub mod algorithms;
 mod cost;
 mod element;
 mod error;
+mod fair;
+pub mod flow;
 mod group;
 mod kind;
 mod lane;
@@ -23,6 +25,7 @@ pub mod measured;
 mod predict;
 mod presets;
 mod read;
+mod route;
 mod system;
 
 pub use algorithms::Algorithm;

@@ -5,6 +5,7 @@ use crate::algorithms::{self, ALGORITHMS, Algorithm, HIERARCHICAL, Task};
 use crate::cost::{Cost, Load, cost};
 use crate::element::Element;
 use crate::error::CollectiveError;
+use crate::flow::{self, Job};
 use crate::group::Group;
 use crate::kind::Kind;
 use crate::lane::{self, Lane, Lanes};
@@ -68,6 +69,15 @@ impl Prediction {
     }
 }
 
+/// Who says how long links are busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Evaluator {
+    /// A formula.
+    Closed,
+    /// The simulation of every transfer.
+    Flow,
+}
+
 /// No buffer is larger.
 pub(crate) const MAX_BYTES: u64 = 1 << 60;
 
@@ -80,22 +90,52 @@ pub fn collective_time(
     bytes: u64,
     options: &Options,
 ) -> Result<Prediction, CollectiveError> {
+    predict(system, kind, group, bytes, options, Evaluator::Closed)
+}
+
+pub(crate) fn predict(
+    system: &System,
+    kind: Kind,
+    group: &Group,
+    bytes: u64,
+    options: &Options,
+    evaluator: Evaluator,
+) -> Result<Prediction, CollectiveError> {
     let lanes = lane::lanes(system, group)?;
     check(bytes, options)?;
-    let question = Question { system, kind, bytes, options, lanes: &lanes };
-    let wanted = options.algorithm.as_deref().filter(|name| *name != "auto");
-    let best = match wanted {
-        Some(HIERARCHICAL) => question.hierarchical()?,
-        Some(name) => {
-            let algorithm = algorithms::named(name).ok_or_else(|| {
-                let known = format!("auto, {}", algorithms::names());
-                CollectiveError::UnknownAlgorithm { name: name.to_owned(), known }
-            })?;
-            question.flat(algorithm)?
-        }
-        None => question.auto()?,
-    };
+    let question = Question { system, kind, bytes, options, lanes: &lanes, group, evaluator };
+    let best = question.best()?;
     Ok(question.prediction(best))
+}
+
+/// The transfers of a collective that goes over its group in one piece, and what it takes besides them.
+pub(crate) fn job(
+    system: &System,
+    kind: Kind,
+    group: &Group,
+    bytes: u64,
+    options: &Options,
+) -> Result<(Job, f64), CollectiveError> {
+    let lanes = lane::lanes(system, group)?;
+    check(bytes, options)?;
+    let evaluator = Evaluator::Closed;
+    let question = Question { system, kind, bytes, options, lanes: &lanes, group, evaluator };
+    let name = options.algorithm.as_deref().filter(|name| *name != "auto");
+    let answer = match name {
+        Some(name) => question.flat(question.named(name)?)?,
+        None => question.fastest(kind, bytes as f64, &lanes.lanes, lanes.ranks)?,
+    };
+    let algorithm = question.named(&answer.algorithm)?;
+    let protocols =
+        question.protocols(lanes.lanes.last().ok_or(CollectiveError::TooFewRanks(1))?)?;
+    let protocol = protocols
+        .iter()
+        .find(|protocol| protocol.name == answer.protocol)
+        .ok_or(CollectiveError::TooFewRanks(1))?;
+    let lanes = &lanes.lanes;
+    let job = question.transfers(algorithm, kind, bytes as f64, lanes, group.ranks(), protocol)?;
+    let Cost { launch_us, local_us, fill_us, .. } = answer.cost;
+    Ok((job, launch_us + local_us + fill_us))
 }
 
 pub(crate) fn check(bytes: u64, options: &Options) -> Result<(), CollectiveError> {
@@ -160,6 +200,8 @@ struct Question<'q> {
     bytes: u64,
     options: &'q Options,
     lanes: &'q Lanes<'q>,
+    group: &'q Group,
+    evaluator: Evaluator,
 }
 
 /// One way to do it.
@@ -178,7 +220,101 @@ impl Answer {
     }
 }
 
-impl<'q> Question<'q> {
+impl Question<'_> {
+    fn best(&self) -> Result<Answer, CollectiveError> {
+        match self.options.algorithm.as_deref().filter(|name| *name != "auto") {
+            Some(HIERARCHICAL) => self.hierarchical(),
+            Some(name) => self.flat(self.named(name)?),
+            None if self.evaluator == Evaluator::Closed => self.auto(),
+            // What the closed form finds fastest is what is simulated.
+            None => {
+                let fastest = Question { evaluator: Evaluator::Closed, ..*self }.auto()?;
+                match algorithms::named(&fastest.algorithm) {
+                    Some(algorithm) => self.flat(algorithm),
+                    None => self.hierarchical(),
+                }
+            }
+        }
+    }
+
+    fn named(&self, name: &str) -> Result<&'static Algorithm, CollectiveError> {
+        algorithms::named(name).ok_or_else(|| {
+            let known = format!("auto, {}", algorithms::names());
+            CollectiveError::UnknownAlgorithm { name: name.to_owned(), known }
+        })
+    }
+
+    /// The chips of a group that lies on these tiers, in the order of places: of several side by side, the one with the least
+    /// number.
+    fn chips(&self, lanes: &[Lane<'_>]) -> Vec<u32> {
+        let mut all = self.group.chips().to_vec();
+        if lanes.len() == self.lanes.lanes.len() {
+            // Places are in the order of chips where the group is a sub-mesh, and in its own order where it is not.
+            if self.lanes.regular {
+                all.sort_unstable();
+            }
+            return all;
+        }
+        let mut chips = vec![all.iter().copied().min().unwrap_or(0)];
+        let mut stride = 1;
+        for (index, tier) in self.system.tiers.iter().enumerate() {
+            for (number, axis) in tier.axes.iter().enumerate() {
+                let span = lanes
+                    .iter()
+                    .filter(|lane| lane.index == index)
+                    .flat_map(|lane| &lane.spans)
+                    .find(|span| span.axis == number);
+                if let Some(span) = span {
+                    let line = chips.clone();
+                    let far = |at: usize| (at * span.stride * stride) as u32;
+                    let places = (1..span.count).map(far);
+                    chips.extend(places.flat_map(|far| line.iter().map(move |chip| chip + far)));
+                }
+                stride *= axis.size;
+            }
+        }
+        chips
+    }
+
+    fn transfers(
+        &self,
+        algorithm: &'static Algorithm,
+        kind: Kind,
+        bytes: f64,
+        lanes: &[Lane<'_>],
+        ranks: usize,
+        protocol: &Protocol,
+    ) -> Result<Job, CollectiveError> {
+        let task = Task { kind, bytes, lanes, ranks, protocol };
+        let refused = |why| self.does_not_apply(algorithm.name, why);
+        let load = (algorithm.load)(&task).map_err(refused)?;
+        let strands = (algorithm.strands)(&task).map_err(refused)?;
+        let outer = lanes.last().ok_or(CollectiveError::TooFewRanks(1))?;
+        let mut efficiency =
+            if load.direct { protocol.direct_efficiency } else { protocol.efficiency };
+        if let Some(switch) = outer.tier.in_switch.as_ref().filter(|_| load.in_switch) {
+            // Where the adders are slower than links, they are what messages go at.
+            let links_us = load.line_us / switch.efficiency;
+            let adders_us = load.reduced_bytes / (switch.adder_gbs * 1e3);
+            efficiency = switch.efficiency * links_us / links_us.max(adders_us);
+        }
+        let most = protocol.flow_gbs.filter(|_| !load.in_switch);
+        let peers_us = if load.direct { load.peers as f64 * protocol.peer_us } else { 0.0 };
+        // Steps inside the switch count as one round.
+        let rounds = if load.in_switch { load.steps as f64 } else { 1.0 };
+        Ok(Job {
+            chips: self.chips(lanes),
+            strands,
+            tier: outer.index,
+            efficiency,
+            most: most.map_or(f64::INFINITY, |rate| rate * 1e3 / efficiency),
+            step_us: protocol.step_us * rounds + protocol.endpoint_us,
+            before_us: peers_us + protocol.endpoint_us,
+            chunks: protocol.chunks,
+            order: protocol.order,
+        })
+    }
+
     fn does_not_apply(&self, algorithm: &'static str, why: &str) -> CollectiveError {
         CollectiveError::DoesNotApply {
             algorithm,
@@ -212,8 +348,10 @@ impl<'q> Question<'q> {
 
     /// An algorithm over the whole group, with the protocols of its outermost tier.
     fn flat(&self, algorithm: &'static Algorithm) -> Result<Answer, CollectiveError> {
-        let lanes = &self.lanes.lanes;
-        self.over(algorithm, self.kind, self.bytes as f64, lanes, self.lanes.ranks)
+        let Lanes { lanes, ranks, .. } = self.lanes;
+        let bytes = self.bytes as f64;
+        let answer = self.over(algorithm, self.kind, bytes, lanes, *ranks)?;
+        self.evaluated(answer, self.kind, bytes, lanes, *ranks)
     }
 
     fn over(
@@ -256,6 +394,31 @@ impl<'q> Question<'q> {
         best.ok_or_else(|| self.does_not_apply(algorithm.name, "no protocol is for it"))
     }
 
+    /// The answer with the time on links as the evaluator has it.
+    fn evaluated(
+        &self,
+        mut answer: Answer,
+        kind: Kind,
+        bytes: f64,
+        lanes: &[Lane<'_>],
+        ranks: usize,
+    ) -> Result<Answer, CollectiveError> {
+        if self.evaluator == Evaluator::Closed {
+            return Ok(answer);
+        }
+        let outer = lanes.last().ok_or(CollectiveError::TooFewRanks(1))?;
+        let protocols = self.protocols(outer)?;
+        let protocol = protocols.iter().find(|protocol| protocol.name == answer.protocol);
+        let protocol = protocol.ok_or(CollectiveError::TooFewRanks(1))?;
+        let algorithm = self.named(&answer.algorithm)?;
+        let job = self.transfers(algorithm, kind, bytes, lanes, ranks, protocol)?;
+        let times = flow::times_us(self.system, std::slice::from_ref(&job))?;
+        let time_us = times.into_iter().fold(0.0, f64::max);
+        answer.cost.latency_us = answer.cost.latency_us.min(time_us);
+        answer.cost.links_us = time_us - answer.cost.latency_us;
+        Ok(answer)
+    }
+
     /// The fastest of what the libraries of the outermost tier have.
     fn fastest(
         &self,
@@ -265,11 +428,9 @@ impl<'q> Question<'q> {
         ranks: usize,
     ) -> Result<Answer, CollectiveError> {
         let Some(outer) = lanes.last() else { return Err(CollectiveError::TooFewRanks(1)) };
-        let listed = outer.tier.library.iter().find(|(of, _)| *of == kind);
-        let has = |name: &str| listed.is_none_or(|(_, names)| names.iter().any(|n| n == name));
         let mut best: Option<Answer> = None;
         let mut refused = None;
-        for algorithm in ALGORITHMS.iter().filter(|algorithm| has(algorithm.name)) {
+        for algorithm in ALGORITHMS.iter().filter(|one| lists(outer, kind, one.name)) {
             match self.over(algorithm, kind, bytes, lanes, ranks) {
                 Ok(answer) => {
                     if best.as_ref().is_none_or(|best| answer.total_us() < best.total_us()) {
@@ -286,7 +447,8 @@ impl<'q> Question<'q> {
 
     fn auto(&self) -> Result<Answer, CollectiveError> {
         let lanes = &self.lanes.lanes;
-        let flat = self.fastest(self.kind, self.bytes as f64, lanes, self.lanes.ranks);
+        let (bytes, ranks) = (self.bytes as f64, self.lanes.ranks);
+        let flat = self.fastest(self.kind, bytes, lanes, ranks);
         if lanes.len() < 2 || !self.lanes.regular {
             return flat;
         }
@@ -315,10 +477,28 @@ impl<'q> Question<'q> {
             let lane = &self.lanes.lanes[phase.lane];
             let one = std::slice::from_ref(lane);
             let answer = self.fastest(phase.kind, phase.bytes, one, lane.count())?;
+            let answer = self.evaluated(answer, phase.kind, phase.bytes, one, lane.count())?;
             parts[phase.lane] = Some(match parts[phase.lane].take() {
                 Some(before) => then(before, answer),
                 None => answer,
             });
+        }
+        // A switch that adds and copies does both parts of an all-reduce at once, and hands on the sums in between.
+        if self.kind == Kind::AllReduce {
+            let mut left = self.bytes as f64;
+            let lanes = &self.lanes.lanes;
+            for (part, lane) in parts.iter_mut().zip(lanes).take(lanes.len() - 1) {
+                let one = std::slice::from_ref(lane);
+                if lists(lane, Kind::AllReduce, IN_SWITCH)
+                    && let Ok(answer) =
+                        self.over(self.named(IN_SWITCH)?, Kind::AllReduce, left, one, lane.count())
+                    && part.as_ref().is_none_or(|split| answer.total_us() < split.total_us())
+                {
+                    let kind = Kind::AllReduce;
+                    *part = Some(self.evaluated(answer, kind, left, one, lane.count())?);
+                }
+                left /= lane.count() as f64;
+            }
         }
         let mut whole: Option<Answer> = None;
         for (part, lane) in parts.into_iter().zip(&self.lanes.lanes) {
@@ -354,6 +534,14 @@ impl<'q> Question<'q> {
             ranks: self.lanes.ranks,
         }
     }
+}
+
+const IN_SWITCH: &str = "in-switch";
+
+/// Whether a tier's library has an algorithm.
+fn lists(lane: &Lane<'_>, kind: Kind, name: &str) -> bool {
+    let listed = lane.tier.library.iter().find(|(of, _)| *of == kind);
+    listed.is_none_or(|(_, names)| names.iter().any(|one| one == name))
 }
 
 /// What a rank sends over one of the tiers of a flat algorithm.

@@ -28,12 +28,13 @@ impl System {
 
 fn system(file: &File) -> Result<System, Problems> {
     let reader = file.read();
-    let tiers: Vec<Tier> = reader.tables("tier").iter().map(tier).collect();
+    let tiers: Vec<Tier> =
+        reader.tables("tier").iter().enumerate().map(|(at, reader)| tier(reader, at > 0)).collect();
     let system = System {
         name: reader.text("name").to_owned(),
         summary: reader.text("summary").to_owned(),
         device: device(&reader.table("device")),
-        scale_out: reader.optional_table("scale_out").map(|reader| tier(&reader)),
+        scale_out: reader.optional_table("scale_out").map(|reader| tier(&reader, true)),
         economy: economy(&reader.table("economy")),
         tiers,
         numbers: file.numbers(),
@@ -94,7 +95,8 @@ fn economy(reader: &Reader<'_>) -> Economy {
 const KINDS: &[(&str, TierKind)] =
     &[("torus", TierKind::Torus), ("switch", TierKind::Switch), ("mesh", TierKind::Mesh)];
 
-fn tier(reader: &Reader<'_>) -> Tier {
+/// `above` says whether there is a tier below it, which its work could hide behind.
+fn tier(reader: &Reader<'_>, above: bool) -> Tier {
     let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
     let kind = KINDS[reader.choice("kind", &names)].1;
     let sizes = reader.integers("sizes", 1..=MAX_CHIPS as i64);
@@ -118,7 +120,6 @@ fn tier(reader: &Reader<'_>) -> Tier {
     if protocols.is_empty() {
         reader.problem("protocol", "a tier has at least one `protocol`");
     }
-    let fraction = Allowed::Fraction;
     Tier {
         name: reader.text("name").to_owned(),
         kind,
@@ -139,7 +140,11 @@ fn tier(reader: &Reader<'_>) -> Tier {
             .optional_table("library")
             .map(|reader| library(&reader))
             .unwrap_or_default(),
-        overlap: reader.optional_number("overlap", fraction).unwrap_or(0.0),
+        overlap: if above {
+            reader.optional_number("overlap", Allowed::Fraction).unwrap_or(0.0)
+        } else {
+            0.0
+        },
         pj_per_bit: reader.number("pj_per_bit", Allowed::Between(0.0, 1e6)),
     }
 }

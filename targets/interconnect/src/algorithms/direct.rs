@@ -99,8 +99,9 @@ fn root_us(lane: &Lane<'_>, bytes: f64) -> f64 {
             .iter()
             .map(|span| {
                 let rest = lane.count() / span.count;
-                let ways = if span.ring && span.both_ways { 2.0 } else { 1.0 };
-                bytes * ((span.count - 1) * rest) as f64 / ways / (span.gbs * 1e3)
+                let side =
+                    if span.ring && span.both_ways { span.count / 2 } else { span.count - 1 };
+                bytes * (side * rest) as f64 / (span.gbs * 1e3)
             })
             .fold(0.0, f64::max),
     }

@@ -48,13 +48,14 @@ fn exchanges<'a>(task: &Task<'a>) -> Result<(&'a Lane<'a>, Vec<Exchange<'a>>), &
     match task.kind {
         Kind::ReduceScatter | Kind::AllToAll => {}
         Kind::AllGather => exchanges.reverse(),
-        Kind::AllReduce => {
+        // A vector is scattered as partial sums are, from the one rank that has it, and gathered.
+        Kind::AllReduce | Kind::Broadcast => {
             let back: Vec<Exchange<'a>> =
                 exchanges.iter().rev().map(|one| Exchange { ..*one }).collect();
             exchanges.extend(back);
         }
-        Kind::Broadcast | Kind::Permute | Kind::PointToPoint => {
-            return Err("it reduces, gathers and exchanges");
+        Kind::Permute | Kind::PointToPoint => {
+            return Err("it reduces, gathers, exchanges and broadcasts");
         }
     }
     Ok((lane, exchanges))
@@ -96,11 +97,18 @@ fn strands(task: &Task<'_>) -> Result<Vec<Strand>, &'static str> {
             0
         }
     };
+    // Who has a part of the vector that is scattered.
+    let mut holders = vec![0u32];
     let rounds = exchanges.iter().enumerate().map(|(at, exchange)| {
         let partner = |from: u32| from ^ exchange.far as u32;
-        let transfers = (0..task.ranks as u32)
-            .map(|from| Transfer { from, to: partner(from), bytes: exchange.bytes })
-            .collect();
+        let one = |from: u32| Transfer { from, to: partner(from), bytes: exchange.bytes };
+        let transfers: Vec<Transfer> = if task.kind == Kind::Broadcast && 2 * at < exchanges.len() {
+            let transfers: Vec<Transfer> = holders.iter().map(|&from| one(from)).collect();
+            holders.extend(transfers.iter().map(|transfer| transfer.to));
+            transfers
+        } else {
+            (0..task.ranks as u32).map(one).collect()
+        };
         Round { repeat: 1, transfers, adds: at < adding }
     });
     Ok(vec![Strand { rounds: rounds.collect() }])

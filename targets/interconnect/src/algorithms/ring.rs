@@ -3,6 +3,7 @@
 use super::{Algorithm, Round, Strand, Task, Transfer};
 use crate::cost::Load;
 use crate::kind::Kind;
+use crate::lane::Span;
 use crate::system::TierKind;
 
 pub(super) const ALGORITHM: Algorithm = Algorithm {
@@ -29,7 +30,18 @@ fn steps(task: &Task<'_>) -> Result<(u64, f64), &'static str> {
 fn load(task: &Task<'_>) -> Result<Load, &'static str> {
     let (steps, bytes) = steps(task)?;
     // Of a group that is no sub-mesh, and of one over several tiers, the slowest part is what all wait for.
-    let loads = task.lanes.iter().map(|lane| Load::steps(lane, steps, bytes));
+    let loads = task.lanes.iter().map(|lane| {
+        let load = Load::steps(lane, steps, bytes);
+        // The way back from the last to the first may be longer than the others; each part takes it at most so often.
+        let times = steps.div_ceil(task.ranks as u64) as f64;
+        let longer = closing_hops(&lane.spans).saturating_sub(farthest_stride(&lane.spans)) as f64;
+        let more_us = if lane.tier.kind == TierKind::Torus && task.kind != Kind::Broadcast {
+            times * longer * lane.tier.hop_us * lane.tier.crossings
+        } else {
+            0.0
+        };
+        Load { crossing_us: load.crossing_us + more_us, ..load }
+    });
     let slowest = loads.reduce(|a, b| Load {
         crossing_us: a.crossing_us.max(b.crossing_us),
         line_us: a.line_us.max(b.line_us),
@@ -41,9 +53,7 @@ fn load(task: &Task<'_>) -> Result<Load, &'static str> {
         // of one link.
         let parts = (steps as f64).max(1.0);
         load.line_us *= (2.0 * parts - 1.0) / (parts * parts);
-        load.wire_bytes = task.bytes;
-        load.steps = 2 * steps - 1;
-        load.crossing_us *= load.steps as f64 / parts;
+        load.wire_bytes = task.bytes * (2.0 * parts - 1.0) / parts;
     }
     Ok(load.locally(task.kind, task.bytes, task.ranks))
 }
@@ -102,4 +112,16 @@ pub(super) fn order(task: &Task<'_>) -> Vec<u32> {
         stride *= count;
     }
     order
+}
+
+fn farthest_stride(spans: &[Span]) -> usize {
+    spans.iter().map(|span| span.stride).max().unwrap_or(1)
+}
+
+/// How many links lie between the last place of [`order`] and the first.
+fn closing_hops(spans: &[Span]) -> usize {
+    let Some((last, inner)) = spans.split_last() else { return 0 };
+    let own = if last.ring { last.stride } else { (last.count - 1) * last.stride };
+    // An odd number of lines ends at the far end of the last one.
+    if last.count.is_multiple_of(2) { own } else { own + closing_hops(inner) }
 }

@@ -27,16 +27,11 @@ struct Trees {
 
 fn trees(task: &Task<'_>) -> Result<Trees, &'static str> {
     let lane = task.lane()?;
-    if lane.tier.kind == TierKind::Torus {
-        return Err("it needs a switch or a mesh");
+    if lane.tier.kind != TierKind::Switch {
+        return Err("it needs a switch");
     }
-    match task.kind {
-        Kind::AllReduce | Kind::Broadcast => {}
-        Kind::AllGather
-        | Kind::ReduceScatter
-        | Kind::AllToAll
-        | Kind::Permute
-        | Kind::PointToPoint => return Err("it reduces to all, or broadcasts"),
+    if task.kind != Kind::AllReduce {
+        return Err("it reduces to all");
     }
     let ranks = task.ranks;
     let first = in_order(ranks);
@@ -96,14 +91,11 @@ fn load(task: &Task<'_>) -> Result<Load, &'static str> {
     let lane = task.lane()?;
     let part = task.bytes / (2.0 * trees.chunks as f64);
     let (depth, chunks) = (trees.depth as f64, trees.chunks as f64);
-    let (rounds, parts) = if task.kind == Kind::AllReduce {
-        // A rank that is inside one tree and a leaf of the other sends two parts up and two down in a round; while the first
-        // chunk is on its way up, or the last on its way down, half of that.
-        (2 * trees.depth + trees.chunks - 1, 4.0 * (chunks - 1.0 + depth))
-    } else {
-        (trees.depth + trees.chunks - 1, 2.0 * (chunks - 1.0 + depth))
-    };
-    let mut load = Load::steps(lane, rounds as u64, 0.0);
+    // A rank that is inside one tree and a leaf of the other sends two parts up and two down in a round; while the first chunk
+    // is on its way up, or the last on its way down, half of that.
+    let parts = 4.0 * (chunks - 1.0 + depth);
+    let steps = 2 * trees.depth + trees.chunks - 1;
+    let mut load = Load::steps(lane, steps as u64, 0.0);
     load.wire_bytes = parts * part;
     load.line_us = load.wire_bytes / (lane.spans[0].gbs * 1e3);
     Ok(load.locally(task.kind, task.bytes, task.ranks))
@@ -112,23 +104,22 @@ fn load(task: &Task<'_>) -> Result<Load, &'static str> {
 fn strands(task: &Task<'_>) -> Result<Vec<Strand>, &'static str> {
     let Trees { depth, chunks, parents, levels } = trees(task)?;
     let bytes = task.bytes / (2.0 * chunks as f64);
-    let up_rounds = if task.kind == Kind::AllReduce { depth } else { 0 };
-    let rounds = (0..up_rounds + depth + chunks - 1).map(|round| {
+    let rounds = (0..2 * depth + chunks - 1).map(|round| {
         let mut transfers = Vec::new();
         for (parents, levels) in parents.iter().zip(&levels) {
             for (rank, &parent) in parents.iter().enumerate().filter(|(rank, up)| rank != *up) {
-                // Chunk c leaves level l upwards in round c + depth - l, and reaches level l downwards in round c + up + l - 1.
+                // Chunk c leaves level l upwards in round c + depth - l, and reaches level l downwards in round c + depth + l - 1.
                 let up = depth - levels[rank];
-                if up_rounds > 0 && round >= up && round - up < chunks {
+                if round >= up && round - up < chunks {
                     transfers.push(Transfer { from: rank as u32, to: parent as u32, bytes });
                 }
-                let down = up_rounds + levels[rank] - 1;
+                let down = depth + levels[rank] - 1;
                 if round >= down && round - down < chunks {
                     transfers.push(Transfer { from: parent as u32, to: rank as u32, bytes });
                 }
             }
         }
-        Round { repeat: 1, transfers, adds: round < up_rounds }
+        Round { repeat: 1, transfers, adds: round < depth }
     });
     Ok(vec![Strand { rounds: rounds.collect() }])
 }
