@@ -63,9 +63,13 @@ arithmetics! { f32: f32, f64: f64, i64: int, u64: uint, bool: bool }
 
 type Expansion = fn(&mut Expr, &[ExprId], DType) -> ExprId;
 
+/// What a change of one operand is worth, by the worth of the result: the expression, the operands, the worth of the
+/// result, the element type, and which operand. All are of one floating-point type, but for the condition of `select`.
+pub type Pullback = fn(&mut Expr, &[ExprId], ExprId, DType, usize) -> ExprId;
+
 macro_rules! scalars {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal ($arity:literal, $rule:ident)
-        { $($class:ident: $form:ident($function:expr)),* $(,)? } $(expand $expansion:expr)?;)*) => {
+        { $($class:ident: $form:ident($function:expr)),* $(,)? } $(expand $expansion:expr)? $(, derivative $derivative:expr)?;)*) => {
         /// An elementwise function.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum ScalarFn { $($(#[doc = $doc])+ $variant,)* }
@@ -94,6 +98,11 @@ macro_rules! scalars {
                 match self { $(ScalarFn::$variant => { let found: &[Expansion] = &[$($expansion)?]; found.first().copied() })* }
             }
 
+            /// Its derivative; `None` where it is zero almost everywhere, or the result is no number.
+            pub fn derivative(self) -> Option<Pullback> {
+                match self { $(ScalarFn::$variant => { let found: &[Pullback] = &[$($derivative)?]; found.first().copied() })* }
+            }
+
             fn meaning(self) -> Meaning {
                 match self {
                     $(ScalarFn::$variant => {
@@ -110,9 +119,14 @@ macro_rules! scalars {
 
 scalars! {
     /// Changes the sign.
-    Neg = "neg" (1, Number) { f32: One(|x| -x), f64: One(|x| -x), int: One(i64::wrapping_neg), uint: One(u64::wrapping_neg) };
+    Neg = "neg" (1, Number) { f32: One(|x| -x), f64: One(|x| -x), int: One(i64::wrapping_neg), uint: One(u64::wrapping_neg) }, derivative |e, _, g, _, _| e.call(ScalarFn::Neg, &[g]);
     /// The magnitude.
-    Abs = "abs" (1, Number) { f32: One(f32::abs), f64: One(f64::abs), int: One(i64::wrapping_abs), uint: One(|x| x) };
+    Abs = "abs" (1, Number) { f32: One(f32::abs), f64: One(f64::abs), int: One(i64::wrapping_abs), uint: One(|x| x) }, derivative |e, x, g, d, _| {
+        let zero = e.constant_of(d, 0.0);
+        let below = e.call(ScalarFn::Lt, &[x[0], zero]);
+        let minus = e.call(ScalarFn::Neg, &[g]);
+        e.call(ScalarFn::Select, &[below, minus, g])
+    };
     /// −1, 0 or 1 with the sign of the operand; NaN stays NaN.
     Sign = "sign" (1, Number) {
         f32: One(|x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x }),
@@ -136,54 +150,112 @@ scalars! {
     /// The integer part.
     Trunc = "trunc" (1, Float) { f32: One(libm::truncf), f64: One(libm::trunc) };
     /// The square root.
-    Sqrt = "sqrt" (1, Float) { f32: One(libm::sqrtf), f64: One(libm::sqrt) };
+    Sqrt = "sqrt" (1, Float) { f32: One(libm::sqrtf), f64: One(libm::sqrt) }, derivative |e, x, g, d, _| {
+        let root = e.call(ScalarFn::Sqrt, x);
+        let half = scaled(e, g, 0.5, d);
+        e.call(ScalarFn::Div, &[half, root])
+    };
     /// One over the square root.
     Rsqrt = "rsqrt" (1, Float) { f32: One(|x| 1.0 / libm::sqrtf(x)), f64: One(|x| 1.0 / libm::sqrt(x)) } expand |e, x, d| {
         let one = e.constant_of(d, 1.0);
         let root = e.call(ScalarFn::Sqrt, x);
         e.call(ScalarFn::Div, &[one, root])
+    }, derivative |e, x, g, d, _| {
+        let y = e.call(ScalarFn::Rsqrt, x);
+        let part = scaled(e, g, -0.5, d);
+        let part = e.call(ScalarFn::Mul, &[part, y]);
+        e.call(ScalarFn::Div, &[part, x[0]])
     };
     /// One over the operand.
     Reciprocal = "reciprocal" (1, Float) { f32: One(|x| 1.0 / x), f64: One(|x| 1.0 / x) } expand |e, x, d| {
         let one = e.constant_of(d, 1.0);
         e.call(ScalarFn::Div, &[one, x[0]])
+    }, derivative |e, x, g, _, _| {
+        let square = e.call(ScalarFn::Mul, &[x[0], x[0]]);
+        let part = e.call(ScalarFn::Div, &[g, square]);
+        e.call(ScalarFn::Neg, &[part])
     };
     /// e to the operand.
-    Exp = "exp" (1, Float) { f32: One(libm::expf), f64: One(libm::exp) };
+    Exp = "exp" (1, Float) { f32: One(libm::expf), f64: One(libm::exp) }, derivative |e, x, g, _, _| times(e, x, g, ScalarFn::Exp);
     /// 2 to the operand.
-    Exp2 = "exp2" (1, Float) { f32: One(libm::exp2f), f64: One(libm::exp2) };
+    Exp2 = "exp2" (1, Float) { f32: One(libm::exp2f), f64: One(libm::exp2) }, derivative |e, x, g, d, _| {
+        let part = times(e, x, g, ScalarFn::Exp2);
+        scaled(e, part, std::f64::consts::LN_2, d)
+    };
     /// e to the operand, minus one, exact near zero.
-    Expm1 = "expm1" (1, Float) { f32: One(libm::expm1f), f64: One(libm::expm1) };
+    Expm1 = "expm1" (1, Float) { f32: One(libm::expm1f), f64: One(libm::expm1) }, derivative |e, x, g, _, _| times(e, x, g, ScalarFn::Exp);
     /// The natural logarithm.
-    Log = "log" (1, Float) { f32: One(libm::logf), f64: One(libm::log) };
+    Log = "log" (1, Float) { f32: One(libm::logf), f64: One(libm::log) }, derivative |e, x, g, _, _| e.call(ScalarFn::Div, &[g, x[0]]);
     /// The natural logarithm of one plus the operand, exact near zero.
-    Log1p = "log1p" (1, Float) { f32: One(libm::log1pf), f64: One(libm::log1p) };
+    Log1p = "log1p" (1, Float) { f32: One(libm::log1pf), f64: One(libm::log1p) }, derivative |e, x, g, d, _| {
+        let sum = shifted(e, x[0], 1.0, d);
+        e.call(ScalarFn::Div, &[g, sum])
+    };
     /// The sine.
-    Sin = "sin" (1, Float) { f32: One(libm::sinf), f64: One(libm::sin) };
+    Sin = "sin" (1, Float) { f32: One(libm::sinf), f64: One(libm::sin) }, derivative |e, x, g, _, _| times(e, x, g, ScalarFn::Cos);
     /// The cosine.
-    Cos = "cos" (1, Float) { f32: One(libm::cosf), f64: One(libm::cos) };
+    Cos = "cos" (1, Float) { f32: One(libm::cosf), f64: One(libm::cos) }, derivative |e, x, g, _, _| {
+        let part = times(e, x, g, ScalarFn::Sin);
+        e.call(ScalarFn::Neg, &[part])
+    };
     /// The tangent.
-    Tan = "tan" (1, Float) { f32: One(libm::tanf), f64: One(libm::tan) };
+    Tan = "tan" (1, Float) { f32: One(libm::tanf), f64: One(libm::tan) }, derivative |e, x, g, _, _| {
+        let y = e.call(ScalarFn::Cos, x);
+        let square = e.call(ScalarFn::Mul, &[y, y]);
+        e.call(ScalarFn::Div, &[g, square])
+    };
     /// The inverse sine.
-    Asin = "asin" (1, Float) { f32: One(libm::asinf), f64: One(libm::asin) };
+    Asin = "asin" (1, Float) { f32: One(libm::asinf), f64: One(libm::asin) }, derivative |e, x, g, d, _| {
+        let rest = one_less_square(e, x[0], d);
+        let root = e.call(ScalarFn::Sqrt, &[rest]);
+        e.call(ScalarFn::Div, &[g, root])
+    };
     /// The inverse cosine.
-    Acos = "acos" (1, Float) { f32: One(libm::acosf), f64: One(libm::acos) };
+    Acos = "acos" (1, Float) { f32: One(libm::acosf), f64: One(libm::acos) }, derivative |e, x, g, d, _| {
+        let rest = one_less_square(e, x[0], d);
+        let root = e.call(ScalarFn::Sqrt, &[rest]);
+        let part = e.call(ScalarFn::Div, &[g, root]);
+        e.call(ScalarFn::Neg, &[part])
+    };
     /// The inverse tangent.
-    Atan = "atan" (1, Float) { f32: One(libm::atanf), f64: One(libm::atan) };
+    Atan = "atan" (1, Float) { f32: One(libm::atanf), f64: One(libm::atan) }, derivative |e, x, g, d, _| {
+        let sum = square_and(e, x[0], 1.0, d);
+        e.call(ScalarFn::Div, &[g, sum])
+    };
     /// The hyperbolic sine.
-    Sinh = "sinh" (1, Float) { f32: One(libm::sinhf), f64: One(libm::sinh) };
+    Sinh = "sinh" (1, Float) { f32: One(libm::sinhf), f64: One(libm::sinh) }, derivative |e, x, g, _, _| times(e, x, g, ScalarFn::Cosh);
     /// The hyperbolic cosine.
-    Cosh = "cosh" (1, Float) { f32: One(libm::coshf), f64: One(libm::cosh) };
+    Cosh = "cosh" (1, Float) { f32: One(libm::coshf), f64: One(libm::cosh) }, derivative |e, x, g, _, _| times(e, x, g, ScalarFn::Sinh);
     /// The hyperbolic tangent.
-    Tanh = "tanh" (1, Float) { f32: One(libm::tanhf), f64: One(libm::tanh) };
+    Tanh = "tanh" (1, Float) { f32: One(libm::tanhf), f64: One(libm::tanh) }, derivative |e, x, g, d, _| {
+        let y = e.call(ScalarFn::Tanh, x);
+        let rest = one_less_square(e, y, d);
+        e.call(ScalarFn::Mul, &[g, rest])
+    };
     /// The inverse hyperbolic sine.
-    Asinh = "asinh" (1, Float) { f32: One(libm::asinhf), f64: One(libm::asinh) };
+    Asinh = "asinh" (1, Float) { f32: One(libm::asinhf), f64: One(libm::asinh) }, derivative |e, x, g, d, _| {
+        let sum = square_and(e, x[0], 1.0, d);
+        let root = e.call(ScalarFn::Sqrt, &[sum]);
+        e.call(ScalarFn::Div, &[g, root])
+    };
     /// The inverse hyperbolic cosine.
-    Acosh = "acosh" (1, Float) { f32: One(libm::acoshf), f64: One(libm::acosh) };
+    Acosh = "acosh" (1, Float) { f32: One(libm::acoshf), f64: One(libm::acosh) }, derivative |e, x, g, d, _| {
+        let rest = square_and(e, x[0], -1.0, d);
+        let root = e.call(ScalarFn::Sqrt, &[rest]);
+        e.call(ScalarFn::Div, &[g, root])
+    };
     /// The inverse hyperbolic tangent.
-    Atanh = "atanh" (1, Float) { f32: One(libm::atanhf), f64: One(libm::atanh) };
+    Atanh = "atanh" (1, Float) { f32: One(libm::atanhf), f64: One(libm::atanh) }, derivative |e, x, g, d, _| {
+        let rest = one_less_square(e, x[0], d);
+        e.call(ScalarFn::Div, &[g, rest])
+    };
     /// The error function.
-    Erf = "erf" (1, Float) { f32: One(libm::erff), f64: One(libm::erf) };
+    Erf = "erf" (1, Float) { f32: One(libm::erff), f64: One(libm::erf) }, derivative |e, x, g, d, _| {
+        let square = e.call(ScalarFn::Mul, &[x[0], x[0]]);
+        let minus = e.call(ScalarFn::Neg, &[square]);
+        let part = times(e, &[minus], g, ScalarFn::Exp);
+        scaled(e, part, std::f64::consts::FRAC_2_SQRT_PI, d)
+    };
     /// 1 / (1 + e^−x).
     Sigmoid = "sigmoid" (1, Float) {
         f32: One(|x| 1.0 / (1.0 + libm::expf(-x))), f64: One(|x| 1.0 / (1.0 + libm::exp(-x))),
@@ -193,6 +265,12 @@ scalars! {
         let power = e.call(ScalarFn::Exp, &[minus]);
         let sum = e.call(ScalarFn::Add, &[one, power]);
         e.call(ScalarFn::Div, &[one, sum])
+    }, derivative |e, x, g, d, _| {
+        let y = e.call(ScalarFn::Sigmoid, x);
+        let one = e.constant_of(d, 1.0);
+        let rest = e.call(ScalarFn::Sub, &[one, y]);
+        let part = e.call(ScalarFn::Mul, &[g, y]);
+        e.call(ScalarFn::Mul, &[part, rest])
     };
     /// Whether the operand is not a number.
     IsNan = "is-nan" (1, Predicate) { f32: Test(f32::is_nan), f64: Test(f64::is_nan) } expand |e, x, _| e.call(ScalarFn::Ne, &[x[0], x[0]]);
@@ -205,21 +283,29 @@ scalars! {
     /// Every bit inverted; of bool, the other value.
     Not = "not" (1, Bits) { int: One(|x| !x), uint: One(|x| !x), bool: One(|x| !x) };
     /// The sum.
-    Add = "add" (2, Number) { f32: Two(|x, y| x + y), f64: Two(|x, y| x + y), int: Two(i64::wrapping_add), uint: Two(u64::wrapping_add) };
+    Add = "add" (2, Number) { f32: Two(|x, y| x + y), f64: Two(|x, y| x + y), int: Two(i64::wrapping_add), uint: Two(u64::wrapping_add) }, derivative |_, _, g, _, _| g;
     /// The difference.
-    Sub = "sub" (2, Number) { f32: Two(|x, y| x - y), f64: Two(|x, y| x - y), int: Two(i64::wrapping_sub), uint: Two(u64::wrapping_sub) };
+    Sub = "sub" (2, Number) { f32: Two(|x, y| x - y), f64: Two(|x, y| x - y), int: Two(i64::wrapping_sub), uint: Two(u64::wrapping_sub) }, derivative |e, _, g, _, i| if i == 0 { g } else { e.call(ScalarFn::Neg, &[g]) };
     /// The product.
-    Mul = "mul" (2, Number) { f32: Two(|x, y| x * y), f64: Two(|x, y| x * y), int: Two(i64::wrapping_mul), uint: Two(u64::wrapping_mul) };
+    Mul = "mul" (2, Number) { f32: Two(|x, y| x * y), f64: Two(|x, y| x * y), int: Two(i64::wrapping_mul), uint: Two(u64::wrapping_mul) }, derivative |e, x, g, _, i| e.call(ScalarFn::Mul, &[g, x[1 - i]]);
     /// The quotient; integers truncate, and division by zero gives zero.
     Div = "div" (2, Number) {
         f32: Two(|x, y| x / y), f64: Two(|x, y| x / y),
         int: Two(|x, y| if y == 0 { 0 } else { x.wrapping_div(y) }), uint: Two(|x, y| x.checked_div(y).unwrap_or(0)),
+    }, derivative |e, x, g, _, i| {
+        let part = e.call(ScalarFn::Div, &[g, x[1]]);
+        if i == 0 {
+            return part;
+        }
+        let ratio = e.call(ScalarFn::Div, &[x[0], x[1]]);
+        let part = e.call(ScalarFn::Mul, &[part, ratio]);
+        e.call(ScalarFn::Neg, &[part])
     };
     /// The remainder with the sign of the dividend; of integers by zero, zero.
     Rem = "rem" (2, Number) {
         f32: Two(libm::fmodf), f64: Two(libm::fmod),
         int: Two(|x, y| if y == 0 { 0 } else { x.wrapping_rem(y) }), uint: Two(|x, y| x.checked_rem(y).unwrap_or(0)),
-    };
+    }, derivative |e, x, g, _, i| remainder(e, x, g, i, ScalarFn::Trunc);
     /// The remainder with the sign of the divisor; of integers by zero, zero.
     Mod = "mod" (2, Number) {
         f32: Two(|x, y| { let r = libm::fmodf(x, y); if r != 0.0 && (r < 0.0) != (y < 0.0) { r + y } else { r } }),
@@ -240,26 +326,47 @@ scalars! {
         let wrong = e.call(ScalarFn::And, &[inexact, differ]);
         let right = e.call(ScalarFn::Add, &[r, x[1]]);
         e.call(ScalarFn::Select, &[wrong, right, r])
-    };
+    }, derivative |e, x, g, _, i| remainder(e, x, g, i, ScalarFn::Floor);
     /// The first operand to the power of the second; of integers, a negative exponent truncates.
     Pow = "pow" (2, Number) {
         f32: Two(libm::powf), f64: Two(libm::pow), int: Two(integer_power),
         uint: Two(|x, y| integer_power(x as i64, y.min(i64::MAX as u64) as i64) as u64),
+    }, derivative |e, x, g, d, i| {
+        let zero = e.constant_of(d, 0.0);
+        if i == 0 {
+            let less = shifted(e, x[1], -1.0, d);
+            let power = e.call(ScalarFn::Pow, &[x[0], less]);
+            let part = e.call(ScalarFn::Mul, &[x[1], power]);
+            let part = e.call(ScalarFn::Mul, &[g, part]);
+            let flat = e.call(ScalarFn::Eq, &[x[1], zero]);
+            return e.call(ScalarFn::Select, &[flat, zero, part]);
+        }
+        let power = e.call(ScalarFn::Pow, &[x[0], x[1]]);
+        let part = times(e, &[x[0]], power, ScalarFn::Log);
+        let part = e.call(ScalarFn::Mul, &[g, part]);
+        let above = e.call(ScalarFn::Gt, &[x[0], zero]);
+        e.call(ScalarFn::Select, &[above, part, zero])
     };
     /// The angle of the point (second, first).
-    Atan2 = "atan2" (2, Float) { f32: Two(libm::atan2f), f64: Two(libm::atan2) };
+    Atan2 = "atan2" (2, Float) { f32: Two(libm::atan2f), f64: Two(libm::atan2) }, derivative |e, x, g, _, i| {
+        let squares = [0, 1].map(|k| e.call(ScalarFn::Mul, &[x[k], x[k]]));
+        let sum = e.call(ScalarFn::Add, &squares);
+        let ratio = e.call(ScalarFn::Div, &[x[1 - i], sum]);
+        let part = e.call(ScalarFn::Mul, &[g, ratio]);
+        if i == 0 { part } else { e.call(ScalarFn::Neg, &[part]) }
+    };
     /// The smaller; NaN where either is NaN.
     Min = "min" (2, Number) {
         f32: Two(|x, y| if x.is_nan() || y.is_nan() { f32::NAN } else if y < x { y } else { x }),
         f64: Two(|x, y| if x.is_nan() || y.is_nan() { f64::NAN } else if y < x { y } else { x }),
         int: Two(i64::min), uint: Two(u64::min),
-    };
+    }, derivative |e, x, g, d, i| extreme(e, x, g, d, i, ScalarFn::Lt);
     /// The larger; NaN where either is NaN.
     Max = "max" (2, Number) {
         f32: Two(|x, y| if x.is_nan() || y.is_nan() { f32::NAN } else if y > x { y } else { x }),
         f64: Two(|x, y| if x.is_nan() || y.is_nan() { f64::NAN } else if y > x { y } else { x }),
         int: Two(i64::max), uint: Two(u64::max),
-    };
+    }, derivative |e, x, g, d, i| extreme(e, x, g, d, i, ScalarFn::Gt);
     /// Both bits; of bool, both.
     And = "and" (2, Bits) { int: Two(|x, y| x & y), uint: Two(|x, y| x & y), bool: Two(|x, y| x & y) };
     /// Either bit; of bool, either.
@@ -287,7 +394,11 @@ scalars! {
     /// Whether the first is greater or equal.
     Ge = "ge" (2, Compare) { f32: Relation(|x, y| x >= y), f64: Relation(|x, y| x >= y), int: Relation(|x, y| x >= y), uint: Relation(|x, y| x >= y), bool: Relation(|x, y| x | !y) };
     /// The second operand where the first is true, else the third.
-    Select = "select" (3, Select) {};
+    Select = "select" (3, Select) {}, derivative |e, x, g, d, i| {
+        let zero = e.constant_of(d, 0.0);
+        let [yes, no] = if i == 1 { [g, zero] } else { [zero, g] };
+        e.call(ScalarFn::Select, &[x[0], yes, no])
+    };
 }
 
 impl ScalarFn {
@@ -426,4 +537,61 @@ fn integer_power(base: i64, exponent: i64) -> i64 {
         (_, negative) if negative < 0 => 0,
         (_, _) => base.wrapping_pow(u32::try_from(exponent).unwrap_or(u32::MAX)),
     }
+}
+
+/// The worth of a result times a function of its operand.
+fn times(e: &mut Expr, x: &[ExprId], g: ExprId, function: ScalarFn) -> ExprId {
+    let y = e.call(function, x);
+    e.call(ScalarFn::Mul, &[g, y])
+}
+
+/// A value times a number.
+fn scaled(e: &mut Expr, x: ExprId, factor: f64, dtype: DType) -> ExprId {
+    let factor = e.constant_of(dtype, factor);
+    e.call(ScalarFn::Mul, &[x, factor])
+}
+
+/// A value plus a number.
+fn shifted(e: &mut Expr, x: ExprId, by: f64, dtype: DType) -> ExprId {
+    let by = e.constant_of(dtype, by);
+    e.call(ScalarFn::Add, &[x, by])
+}
+
+fn square_and(e: &mut Expr, x: ExprId, by: f64, dtype: DType) -> ExprId {
+    let square = e.call(ScalarFn::Mul, &[x, x]);
+    shifted(e, square, by, dtype)
+}
+
+fn one_less_square(e: &mut Expr, x: ExprId, dtype: DType) -> ExprId {
+    let one = e.constant_of(dtype, 1.0);
+    let square = e.call(ScalarFn::Mul, &[x, x]);
+    e.call(ScalarFn::Sub, &[one, square])
+}
+
+/// The derivative of a remainder: the quotient, rounded by `round`, is constant.
+fn remainder(e: &mut Expr, x: &[ExprId], g: ExprId, operand: usize, round: ScalarFn) -> ExprId {
+    if operand == 0 {
+        return g;
+    }
+    let quotient = e.call(ScalarFn::Div, x);
+    let whole = e.call(round, &[quotient]);
+    let part = e.call(ScalarFn::Mul, &[g, whole]);
+    e.call(ScalarFn::Neg, &[part])
+}
+
+/// The derivative of a minimum or maximum: of the operand that wins; equal ones share it.
+fn extreme(
+    e: &mut Expr,
+    x: &[ExprId],
+    g: ExprId,
+    dtype: DType,
+    operand: usize,
+    wins: ScalarFn,
+) -> ExprId {
+    let zero = e.constant_of(dtype, 0.0);
+    let half = scaled(e, g, 0.5, dtype);
+    let won = e.call(wins, &[x[operand], x[1 - operand]]);
+    let drawn = e.call(ScalarFn::Eq, &[x[0], x[1]]);
+    let rest = e.call(ScalarFn::Select, &[drawn, half, zero]);
+    e.call(ScalarFn::Select, &[won, g, rest])
 }

@@ -14,6 +14,7 @@ mod mapping;
 mod model;
 mod options;
 mod outputs;
+pub mod plan;
 mod profile;
 mod program;
 mod report;

@@ -5,8 +5,9 @@ mod counting;
 
 use systole::{Compiler, Inputs, Model, RunOptions, Tensor, Workspace, inputs};
 
-/// Products, a softmax, a reduction, a concatenation, a loop whose count is known and a result that is an input.
-const MIXED: &str = "func @main(%x: f32[64, 48], %w: f32[48, 32], %n: i64[]) -> (y: f32[64, 32], s: f32[64], z: f32[128, 32], x: f32[64, 48], l: f32[64, 32], m: f32[64, 32]) {
+/// Products, a softmax, a reduction, a concatenation, a loop, a
+/// branch, a sort, and a result that is an input.
+const MIXED: &str = "func @main(%x: f32[64, 48], %w: f32[48, 32], %n: i64[]) -> (y: f32[64, 32], s: f32[64], z: f32[128, 32], x: f32[64, 48], l: f32[64, 32], m: f32[64, 32], r: f32[64], q: i64[64]) {
   %a = contract %x, %w {batch = [], over = [[1, 0]], accumulate = f32, dtype = f32}
   %b = tanh %a
   %y = softmax %b {axis = 1}
@@ -16,7 +17,8 @@ const MIXED: &str = "func @main(%x: f32[64, 48], %w: f32[48, 32], %n: i64[]) -> 
   %zero: i64[] = constant {value = 0}
   %more: bool[] = gt %n, %zero
   %m: f32[64, 32] = if %more do () { yield %y } do () { yield %b }
-  return %y, %s, %z, %x, %l, %m
+  (%r, %q) = sort %s {axis = 0}
+  return %y, %s, %z, %x, %l, %m, %r, %q
 }
 ";
 
@@ -30,14 +32,21 @@ fn given(n: i64) -> Inputs {
     inputs! { "x" => values(&[64, 48]), "w" => values(&[48, 32]), "n" => n }
 }
 
+/// How many threads the process has, where the system says.
+fn threads() -> Option<usize> {
+    std::fs::read_dir("/proc/self/task").ok().map(Iterator::count)
+}
+
 #[test]
 fn a_second_run_in_a_workspace_allocates_nothing() {
     let model = Model::from_text(MIXED).expect("a model");
+    let at_first = threads();
     for threads in [1, 2] {
         let program = Compiler::new().threads(threads).compile(&model).expect("a program");
         let (inputs, other) = (given(1), given(0));
         let mut workspace = Workspace::new();
         let options = RunOptions::default();
+        let found = || self::threads().zip(at_first).map(|(now, before)| now - before);
         let first: Vec<Tensor> = {
             let outputs = program.run_in(&mut workspace, &options, &inputs).expect("outputs");
             outputs.iter().map(|output| output.to_tensor()).collect()
@@ -50,6 +59,7 @@ fn a_second_run_in_a_workspace_allocates_nothing() {
             assert_eq!(during, 0, "allocations on {threads} threads");
             assert_eq!(y, first[0].as_slice::<f32>().expect("f32")[0]);
         }
+        assert!(found().is_none_or(|started| started == threads - 1), "threads were started");
         let outputs = program.run_in(&mut workspace, &options, &inputs).expect("outputs");
         let again: Vec<Tensor> = outputs.iter().map(|output| output.to_tensor()).collect();
         assert_eq!(first, again);

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use systole::{
-    Cancel, Compiler, Diagnostic, ErrorKind, Inputs, Model, Pool, Program, RunOptions,
-    SavedProgram, Target, Team, Tensor, Workspace, inputs,
+    Cancel, Compiler, DType, Diagnostic, ErrorKind, Inputs, Model, Pool, Program, RunOptions,
+    SavedProgram, Target, Team, Tensor, TensorType, Workspace, inputs,
 };
 use systole_compiler::diagnostic::Diagnostics;
 use systole_compiler::pass::{Changed, Declined};
@@ -307,6 +307,44 @@ fn any_pool_gives_the_same_bytes() {
         assert_eq!(tensors(&program, &RunOptions::default(), &given), expected);
     }
     assert!(backwards.0.load(Ordering::Relaxed) > 2, "the pool was used");
+
+    // A kernel that is one product, without a loop to split: its tiles are shared.
+    let model = Model::from_text(
+        "func @main(%x: f32[33, 384], %w: f32[384, 900]) -> (y: f32[33, 900]) {
+          %a = contract %x, %w {batch = [], over = [[1, 0]], accumulate = f32, dtype = f32}
+          %y = gelu %a
+          return %y }",
+    );
+    let random = |shape: &[usize], seed| {
+        systole::data::random(&TensorType::new(DType::F32, shape), seed, None)
+    };
+    let given = inputs! { "x" => random(&[33, 384], 1), "w" => random(&[384, 900], 2) };
+    let program = Compiler::new().threads(1).compile(&model.expect("a model")).expect("a program");
+    let expected = tensors(&program, &RunOptions::default(), &given);
+    let counted = Arc::new(Backwards(AtomicUsize::new(0)));
+    let pools: [Arc<dyn Pool>; 3] =
+        [Arc::clone(&counted) as Arc<dyn Pool>, Arc::new(Careless), Arc::new(Team::new(3))];
+    for pool in pools {
+        let options = RunOptions { pool: Some(pool), threads: Some(3), ..RunOptions::default() };
+        assert_eq!(tensors(&program, &options, &given), expected);
+    }
+    assert!(counted.0.load(Ordering::Relaxed) > 0, "the pool was used");
+}
+
+#[test]
+fn equal_kernels_are_compiled_once() {
+    let model = Model::from_text(
+        "func @main(%x: f32[16, 64], %u: f32[64, 64], %v: f32[64, 64], %w: f32[64, 64]) -> (y: f32[16, 64]) {
+          %a = contract %x, %u {batch = [], over = [[1, 0]], accumulate = f32, dtype = f32}
+          %b = contract %a, %v {batch = [], over = [[1, 0]], accumulate = f32, dtype = f32}
+          %y = contract %b, %w {batch = [], over = [[1, 0]], accumulate = f32, dtype = f32}
+          return %y }",
+    );
+    let program = Compiler::new().compile(&model.expect("a model")).expect("a program");
+    assert_eq!(program.memory_plan().expect("a plan").kernels, 1);
+    let times = program.compile_times();
+    assert!(times.passes > Duration::ZERO && times.code > Duration::ZERO);
+    assert_eq!(times.total(), times.import + times.passes + times.code + times.packing);
 }
 
 #[test]

@@ -38,15 +38,18 @@ fn functions() -> String {
     let mut text = String::from(
         "# Scalar functions\n\nThe table is in `compiler/src/scalar.rs`. Values are those of libm in f32 or f64; a function on a \
          narrow float computes in\nf32 and rounds once. A function with an expansion is written in simpler ones for targets that \
-         lack it.\n\n| function | operands | types | expands | value |\n| --- | --- | --- | --- | --- |\n",
+         lack it.\nOne without a derivative is constant almost everywhere, or gives no number.\n\n| function | operands | \
+         types | expands | derivative | value |\n| --- | --- | --- | --- | --- | --- |\n",
     );
     for (function, doc) in ScalarFn::CATALOG {
         let expands = if function.expansion().is_some() { "yes" } else { "" };
+        let derivative = if function.derivative().is_some() { "yes" } else { "" };
         let cells = [
             &format!("`{}`", function.name()),
             &function.arity().to_string(),
             rule_name(function.rule()),
             expands,
+            derivative,
             &one_line(doc),
         ];
         row(&mut text, &cells);

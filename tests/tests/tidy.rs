@@ -25,6 +25,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "systole-host",
         ],
     ),
+    ("bench", &["systole"]),
     ("examples", &["systole", "systole-compiler"]),
     (
         "tests",

@@ -4,6 +4,7 @@ pub mod drop_dead;
 pub mod expand;
 pub mod fold_constants;
 pub mod fuse;
+pub mod gradient;
 pub mod inline_calls;
 pub mod layout;
 pub mod load_once;

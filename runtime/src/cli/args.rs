@@ -30,6 +30,8 @@ pub(super) enum Verb {
     Diff(DiffArgs),
     Inspect(InspectArgs),
     Collective(CollectiveArgs),
+    Plan(PlanArgs),
+    Claims(ClaimsArgs),
     List(ListArgs),
     Explain(ExplainArgs),
 }
@@ -342,6 +344,98 @@ pub(super) struct FabricArgs {
     pub(super) set: Vec<String>,
 }
 
+/// Find the best way to divide a language model among the chips of a system: time, memory, energy, money
+#[derive(Debug, Args)]
+#[command(after_help = PLAN_HELP)]
+pub(super) struct PlanArgs {
+    /// The model's config.json; no weights are needed
+    pub(super) config: PathBuf,
+    /// A system by name, several of one as NAME*COUNT, or a description file; give it again to compare
+    #[arg(long, value_name = "NAME|F.toml", required = true)]
+    pub(super) system: Vec<String>,
+    /// What the system does with the model
+    #[arg(long, value_name = "WHAT", default_value = "train")]
+    pub(super) workload: Workload,
+    /// Sequences of a step, over the whole system [default: by --tokens; decode: 16 a chip; prefill: 1 a chip]
+    #[arg(long, value_name = "B", value_parser = count)]
+    pub(super) batch: Option<usize>,
+    /// Length of each sequence; of decoding, positions that are seen [default: 8192, or what the model has]
+    #[arg(long, value_name = "L", value_parser = count)]
+    pub(super) seq: Option<usize>,
+    /// Tokens of a step, instead of --batch [default of train: 2^24]
+    #[arg(long, value_name = "T", value_parser = tokens, conflicts_with = "batch")]
+    pub(super) tokens: Option<f64>,
+    /// In which type products are computed, and weights are kept where they serve
+    #[arg(long, value_name = "TYPE", default_value = "bf16")]
+    pub(super) precision: PlanPrecision,
+    /// Whether attention is fused, or keeps its scores in memory [default: fused, but for GPT-2's family]
+    #[arg(long, value_name = "HOW")]
+    pub(super) attention: Option<Attention>,
+    /// Fix parts of the mesh: dp, tp, pp, ep, microbatch, interleave, recompute=attention|layers, shard=optimizer|weights
+    #[arg(long, value_name = "dp=64,tp=8,…")]
+    pub(super) mesh: Option<String>,
+    /// Also say what a run over so many tokens takes: days, energy, money, failures
+    #[arg(long, value_name = "T", value_parser = tokens)]
+    pub(super) train_tokens: Option<f64>,
+    /// Take as many of the system as this power feeds, the building included
+    #[arg(long, value_name = "MW", value_parser = positive)]
+    pub(super) power_mw: Option<f64>,
+    /// How long writing a checkpoint stops training, in seconds
+    #[arg(long, value_name = "S", default_value = "20", value_parser = positive)]
+    pub(super) checkpoint_s: f64,
+    /// How long it takes to go on after a failure, in seconds
+    #[arg(long, value_name = "S", default_value = "300", value_parser = positive)]
+    pub(super) restart_s: f64,
+    /// Override a number of the system's description: economy.usd_per_chip_hour=2.5
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+}
+
+const PLAN_HELP: &str = "\
+Examples:
+  systole plan llama-405b/config.json --system 'trn3-gen2-144*64' --train-tokens 15e12
+  systole plan config.json --system 'dgx-h100*1024' --mesh dp=64,tp=8,pp=16 --batch 2048
+  systole plan config.json --system trn2.48xl --workload decode --batch 32 --seq 10000
+  systole plan config.json --system aifactory-trn3 --power-mw 5";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Attention {
+    /// No score reaches memory
+    Fused,
+    /// All scores do
+    Kept,
+}
+
+/// What is planned
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Workload {
+    /// A step of training: forward, backward, optimizer
+    Train,
+    /// Reading prompts
+    Prefill,
+    /// One more token for each sequence
+    Decode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PlanPrecision {
+    F32,
+    F16,
+    Bf16,
+    F8,
+    F4,
+}
+
+/// Recompute the figures of the announcements: what was claimed, by whom, what comes out here, and why
+#[derive(Debug, Args)]
+pub(super) struct ClaimsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 /// Print a table of what there is
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
@@ -497,6 +591,23 @@ fn number(text: &str) -> Result<(String, i64), String> {
     let (name, number) = text.rsplit_once('=').ok_or("must be NAME=N, such as length=128")?;
     let number = number.parse().map_err(|_| format!("`{number}` is not a number"))?;
     Ok((name.to_owned(), number))
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    const MOST: usize = 1 << 31;
+    let size = text.parse().ok().filter(|size| (1..=MOST).contains(size));
+    size.ok_or_else(|| format!("`{text}` is not a whole number from 1 to {MOST}"))
+}
+
+/// A number of tokens, perhaps as `15e12`.
+fn tokens(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (1.0..=1e18).contains(number));
+    number.ok_or_else(|| format!("`{text}` is not a number of tokens from 1 to 1e18"))
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| *number > 0.0 && *number <= 1e9);
+    number.ok_or_else(|| format!("`{text}` is not a number above 0, up to 1e9"))
 }
 
 fn tolerance(text: &str) -> Result<(f64, f64), String> {

@@ -6,7 +6,7 @@ use super::console;
 use super::crash;
 use super::failure::{Failure, exit};
 use super::memory::{self, LastWords};
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,7 @@ pub(super) struct Context {
     cancel: Cancel,
     deadline: Option<Instant>,
     phase: Mutex<String>,
+    steps: Mutex<Option<(u64, u64)>>,
 }
 
 /// What all verbs say of themselves.
@@ -59,6 +60,7 @@ pub(super) fn guarded(frame: Frame<'_>, work: Work<'_>) -> u8 {
         cancel: Cancel::new(),
         deadline: frame.limits.time_limit.and_then(|limit| Instant::now().checked_add(limit)),
         phase: Mutex::new("start".to_owned()),
+        steps: Mutex::default(),
     });
     let (sender, receiver) = mpsc::channel();
     let work = Mutex::new(Some(work));
@@ -120,6 +122,13 @@ fn watch(
                 context.phase_name(),
                 start.elapsed().as_secs_f64()
             ));
+            if let Some((done, all)) = context.steps() {
+                if bar.length() != Some(all) {
+                    bar.set_style(steps_style());
+                    bar.set_length(all);
+                }
+                bar.set_position(done);
+            }
             bar.tick();
         }
     };
@@ -127,6 +136,12 @@ fn watch(
         bar.finish_and_clear();
     }
     result
+}
+
+/// How a phase with a known number of steps is drawn.
+fn steps_style() -> ProgressStyle {
+    let style = ProgressStyle::with_template("{spinner} {msg} [{bar:30}] {pos}/{len}");
+    style.unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn finish(context: &Context, result: Option<Result<(), Failure>>, file: Option<&Path>) -> u8 {
@@ -191,7 +206,23 @@ impl Context {
         if self.talk.verbose {
             console::note(&format!("systole: {phase}\n"));
         }
+        *self.steps.lock().unwrap_or_else(PoisonError::into_inner) = None;
         phase.clone_into(&mut self.phase.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Says how far a phase of many steps is.
+    pub(super) fn progress(&self, done: usize, all: usize) {
+        let steps = (done as u64, all as u64);
+        *self.steps.lock().unwrap_or_else(PoisonError::into_inner) = Some(steps);
+    }
+
+    fn steps(&self) -> Option<(u64, u64)> {
+        *self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the time is up.
+    pub(super) fn is_over(&self) -> bool {
+        self.cancel_was_ours()
     }
 
     /// Says something that is neither a result nor an error.

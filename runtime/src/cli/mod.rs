@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod check;
+mod claims;
 mod collective;
 mod compare;
 mod compile;
@@ -16,6 +17,7 @@ mod list;
 mod look;
 mod memory;
 mod opt;
+mod plan;
 mod profile;
 mod run;
 mod session;
@@ -80,6 +82,11 @@ fn dispatch(verb: &Verb) -> u8 {
             common(&args.common, None),
             Box::new(|context| collective::collective(context, args)),
         ),
+        Verb::Plan(args) => guarded(
+            common(&args.common, Some(&args.config)),
+            Box::new(|context| plan::plan(context, args)),
+        ),
+        Verb::Claims(args) => plain(args.json, Box::new(|_| claims::claims(args))),
         Verb::List(args) => plain(args.json, Box::new(|_| list::list(args))),
         Verb::Explain(args) => plain(false, Box::new(|_| list::explain(args))),
     }

@@ -358,6 +358,11 @@ impl Unit {
         self.products.iter().fold(0, |sum, plan| sum.saturating_add(plan.multiplications()))
     }
 
+    /// Whether a product in it is faster with the help of other threads.
+    pub(crate) fn is_worth_sharing(&self) -> bool {
+        self.products.iter().any(ContractPlan::is_worth_sharing)
+    }
+
     fn plan(&self, module: &Module, cpu: Option<Cpu>) -> Plan {
         plan::plan(&module.kernels[self.kernel], &self.layouts, cpu)
     }

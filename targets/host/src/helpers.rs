@@ -10,6 +10,7 @@
 use crate::micro;
 use cranelift_codegen::ir::{AbiParam, Signature, Type, types};
 use cranelift_codegen::isa::CallConv;
+use std::cell::RefCell;
 use std::sync::LazyLock;
 use systole_compiler::narrow;
 use systole_compiler::scalar::ScalarFn;
@@ -220,53 +221,82 @@ unsafe extern "C" fn sort(
     let dtype = DType::ALL[usize::try_from(dtype).expect("generated code gives a type's number")];
     let bytes = dtype.bytes();
     let count = usize::try_from(count).expect("generated code gives an extent");
-    let mut data = Vec::with_capacity(count * bytes);
-    for index in 0..count {
-        // SAFETY: the caller vouches for `count` elements at this stride.
-        data.extend_from_slice(unsafe {
-            std::slice::from_raw_parts(from.offset(index as isize * stride as isize), bytes)
-        });
-    }
-    let order = sorted(&narrow::decode(dtype, &data), descending != 0);
-    for (place, &index) in order.iter().enumerate() {
-        // SAFETY: as above; `data` is a copy, so writing may not disturb what is still read.
-        unsafe {
-            if !keys.is_null() {
-                let target = keys.offset(place as isize * key_stride as isize);
-                target.copy_from_nonoverlapping(data[index * bytes..].as_ptr(), bytes);
-            }
-            if !positions.is_null() {
-                let target = positions.offset(place as isize * position_stride as isize);
-                target.cast::<i64>().write_unaligned(index as i64);
+    SORTING.with_borrow_mut(|Sorting { data, order }| {
+        data.clear();
+        order.clear();
+        for index in 0..count {
+            // SAFETY: the caller vouches for `count` elements at this stride.
+            let element = unsafe {
+                std::slice::from_raw_parts(from.offset(index as isize * stride as isize), bytes)
+            };
+            data.extend_from_slice(element);
+            let key = sort_key(dtype, element);
+            order.push((if descending != 0 { !key } else { key }, index));
+        }
+        // Pairs are distinct, and equal keys keep their order by the position.
+        order.sort_unstable();
+        for (place, &(_, index)) in order.iter().enumerate() {
+            // SAFETY: as above; `data` is a copy, so writing may not disturb what is still read.
+            unsafe {
+                if !keys.is_null() {
+                    let target = keys.offset(place as isize * key_stride as isize);
+                    target.copy_from_nonoverlapping(data[index * bytes..].as_ptr(), bytes);
+                }
+                if !positions.is_null() {
+                    let target = positions.offset(place as isize * position_stride as isize);
+                    target.cast::<i64>().write_unaligned(index as i64);
+                }
             }
         }
-    }
+    });
 }
 
-fn sorted(values: &Values, descending: bool) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    macro_rules! by {
-        ($values:expr, $compare:expr) => {
-            order.sort_by(|&left, &right| {
-                let ordering = $compare(&$values[left], &$values[right]);
-                if descending { ordering.reverse() } else { ordering }
-            })
-        };
-    }
-    match values {
-        Values::Bool(values) => by!(values, bool::cmp),
-        Values::Int(values) => by!(values, i64::cmp),
-        Values::Uint(values) => by!(values, u64::cmp),
-        Values::F32(values) => {
-            by!(values, |x: &f32, y: &f32| float_order(f64::from(*x), f64::from(*y)))
+/// What a sort needs.
+#[derive(Default)]
+struct Sorting {
+    /// A copy of the elements.
+    data: Vec<u8>,
+    /// Their keys, with their positions.
+    order: Vec<(u64, usize)>,
+}
+
+thread_local! {
+    /// Kept for the next sort, so that only the first allocates.
+    static SORTING: RefCell<Sorting> = RefCell::default();
+}
+
+/// A number that is ordered as the elements of a type are: NaN above every number, and both zeros alike.
+fn sort_key(dtype: DType, bytes: &[u8]) -> u64 {
+    const SIGN: u64 = 1 << 63;
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    let word = u64::from_le_bytes(word);
+    let float = |value: f64| {
+        // Adding zero makes the negative zero positive.
+        let bits = (value + 0.0).to_bits();
+        match (value.is_nan(), bits & SIGN != 0) {
+            (true, _) => u64::MAX,
+            (false, true) => !bits,
+            (false, false) => bits | SIGN,
         }
-        Values::F64(values) => by!(values, |x: &f64, y: &f64| float_order(*x, *y)),
+    };
+    match dtype {
+        DType::Bool => u64::from(word != 0),
+        DType::U4 => word & 15,
+        DType::U8 | DType::U16 | DType::U32 | DType::U64 => word,
+        DType::I4 => ((word << 60).cast_signed() >> 60).cast_unsigned() ^ SIGN,
+        DType::I8 | DType::I16 | DType::I32 | DType::I64 => {
+            let unused = 64 - dtype.bits();
+            ((word << unused).cast_signed() >> unused).cast_unsigned() ^ SIGN
+        }
+        DType::F64 => float(f64::from_bits(word)),
+        DType::F32 => float(f64::from(f32::from_bits(word as u32))),
+        DType::F16 => float(half::f16::from_bits(word as u16).to_f64()),
+        DType::BF16 => float(half::bf16::from_bits(word as u16).to_f64()),
+        DType::F8E4M3 => float(f64::from(decode(&DECODED[0], word as u32))),
+        DType::F8E5M2 => float(f64::from(decode(&DECODED[1], word as u32))),
+        DType::F4E2M1 => float(f64::from(decode(&DECODED[2], word as u32))),
     }
-    order
-}
-
-fn float_order(x: f64, y: f64) -> std::cmp::Ordering {
-    x.partial_cmp(&y).unwrap_or_else(|| x.is_nan().cmp(&y.is_nan()))
 }
 
 /// How a function's helpers are named for a type.
@@ -276,5 +306,47 @@ pub(crate) fn suffix(dtype: DType) -> &'static str {
         Class::Float => "f32",
         Class::Unsigned => "u64",
         Class::Signed | Class::Bool => "i64",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sorted(dtype: DType, values: &[f64], descending: bool) -> Vec<i64> {
+        let data = narrow::encode(dtype, &Values::F64(values.to_vec()));
+        let number = DType::ALL.iter().position(|other| *other == dtype).expect("it is one");
+        let mut positions = vec![0i64; values.len()];
+        // SAFETY: the elements and the positions are as many as are said, and lie one after another.
+        unsafe {
+            sort(
+                number as i64,
+                i64::from(descending),
+                values.len() as i64,
+                data.as_ptr(),
+                dtype.bytes() as i64,
+                std::ptr::null_mut(),
+                0,
+                positions.as_mut_ptr().cast(),
+                8,
+            );
+        }
+        positions
+    }
+
+    #[test]
+    fn equal_elements_keep_their_order_and_nan_is_largest() {
+        let values = [1.0, f64::NAN, -0.0, 1.0, 0.0, -2.0, f64::INFINITY];
+        for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
+            assert_eq!(sorted(dtype, &values, false), [5, 2, 4, 0, 3, 6, 1], "{dtype}");
+            assert_eq!(sorted(dtype, &values, true), [1, 6, 0, 3, 2, 4, 5], "{dtype}");
+        }
+        for dtype in [DType::I4, DType::I8, DType::I16, DType::I32, DType::I64] {
+            assert_eq!(sorted(dtype, &[3.0, -7.0, 3.0, 0.0, -1.0], false), [1, 4, 3, 0, 2]);
+            assert_eq!(sorted(dtype, &[3.0, -7.0, 3.0, 0.0, -1.0], true), [0, 2, 3, 4, 1]);
+        }
+        for dtype in [DType::U4, DType::U8, DType::U16, DType::U32, DType::U64] {
+            assert_eq!(sorted(dtype, &[9.0, 1.0, 9.0, 15.0], true), [3, 0, 2, 1]);
+        }
     }
 }

@@ -7,7 +7,7 @@
     reason = "work that borrows from the caller is handed to threads that outlive the call"
 )]
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -227,6 +227,80 @@ impl Drop for Team {
     }
 }
 
+/// Threads that the caller of generated code lends to the products in it.
+#[derive(Clone, Copy)]
+struct Help {
+    pool: *const dyn Pool,
+    threads: usize,
+}
+
+thread_local! {
+    static HELP: Cell<Option<Help>> = const { Cell::new(None) };
+}
+
+/// Takes the help away again, also where there was a panic.
+struct Lent;
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        HELP.set(None);
+    }
+}
+
+/// Calls `body` on this thread; [`share`] has the threads of a pool meanwhile.
+pub(crate) fn lend<R>(pool: &dyn Pool, threads: usize, body: impl FnOnce() -> R) -> R {
+    // SAFETY: only the lifetime is forgotten. The pointer is taken away before this function ends, and it is followed on
+    // this thread alone, by `share`, which ends before `body` does.
+    let pool: *const dyn Pool =
+        unsafe { std::mem::transmute::<&dyn Pool, &'static (dyn Pool + 'static)>(pool) };
+    HELP.set(Some(Help { pool, threads }));
+    let _lent = Lent;
+    body()
+}
+
+/// Whether [`share`] has more than this thread.
+pub(crate) fn has_help() -> bool {
+    HELP.get().is_some()
+}
+
+/// Calls `work` with every number below `count`, on this thread and those that were lent, several numbers in a row.
+pub(crate) fn share(count: usize, in_a_row: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+    share_among(usize::MAX, count, in_a_row, work);
+}
+
+/// The same among at most so many threads. `work` also gets the number of its share: no two calls at once have the same.
+pub(crate) fn share_among(
+    most: usize,
+    count: usize,
+    in_a_row: usize,
+    work: &(dyn Fn(usize, usize) + Sync),
+) {
+    let in_a_row = in_a_row.max(1);
+    let Some(help) = HELP.get().filter(|_| most > 1 && count > in_a_row) else {
+        return (0..count).for_each(|number| work(number, 0));
+    };
+    let (next, shares) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let threads = help.threads.min(most).min(count.div_ceil(in_a_row));
+    let take = |share: usize| loop {
+        let first = next.fetch_add(in_a_row, Ordering::Relaxed);
+        if first >= count {
+            return;
+        }
+        (first..count.min(first + in_a_row)).for_each(|number| work(number, share));
+    };
+    // SAFETY: the pool is lent to this thread until `lend` returns, which is further down this thread's stack.
+    let pool = unsafe { &*help.pool };
+    pool.run(threads, &|_| {
+        // Shares come from a counter of ours, so that nothing rests on what a pool hands out.
+        let share = shares.fetch_add(1, Ordering::Relaxed);
+        if share < threads {
+            take(share);
+        }
+    });
+    // What the pool left undone; its calls have returned.
+    take(0);
+}
+
 /// Where the default team is kept: made when it is first needed, and again where more threads are asked for. Clones
 /// share it.
 #[derive(Clone, Debug, Default)]
@@ -302,6 +376,29 @@ mod tests {
             done[number].fetch_add(1, Ordering::Relaxed);
         });
         assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn lent_threads_share_and_are_taken_away() {
+        let team = Team::new(3);
+        assert!(!has_help());
+        for (most, count, in_a_row) in [(1, 20, 1), (2, 20, 3), (8, 20, 7), (8, 1, 1), (8, 0, 1)] {
+            let done = counts(20);
+            let busy = counts(8);
+            lend(&team, 3, || {
+                assert!(has_help());
+                share_among(most, count, in_a_row, &|number, share| {
+                    assert_eq!(busy[share].fetch_add(1, Ordering::SeqCst), 0, "two have a share");
+                    done[number].fetch_add(1, Ordering::Relaxed);
+                    busy[share].fetch_sub(1, Ordering::SeqCst);
+                });
+            });
+            let total: usize = done.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+            assert_eq!(total, count);
+            assert!(done[..count].iter().all(|count| count.load(Ordering::Relaxed) == 1));
+        }
+        assert!(catch_unwind(|| lend(&Team::new(1), 2, || panic!("inside"))).is_err());
+        assert!(!has_help());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::executable::{
     self, Action, Call, Executable, HostError, Place, Scalar, Unit, check_inputs,
 };
 use crate::jit::Entry;
-use crate::pool::{MOST_THREADS, Pool};
+use crate::pool::{self, MOST_THREADS, Pool};
 use crate::workspace::Workspace;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -282,7 +282,11 @@ impl Run<'_> {
             chunks: ((total + chunk - 1) / chunk) as usize,
         };
         let started = self.times.map(|_| Instant::now());
-        self.share(&job, shared);
+        match self.pool.filter(|_| job.chunks == 1 && unit.is_worth_sharing()) {
+            // Its products are shared instead, tile by tile.
+            Some(pool) => pool::lend(pool, self.threads, || self.share(&job, None)),
+            None => self.share(&job, shared),
+        }
         if let (Some(times), Some(started)) = (self.times, started) {
             let (calls, time) = &mut times.borrow_mut()[call.unit];
             *calls += 1;

@@ -1,7 +1,9 @@
-//! Runs the loops around the tiles.
+//! Runs the loops around the tiles. Where the caller has threads to spare, the tiles of a block are shared among them:
+//! every element is computed by the same steps whoever does it.
 
-use super::plan::{Feed, Tiling};
+use super::plan::{Feed, MOST_SHARES, Tiling};
 use super::tile::{LEAF_COLUMNS, LEAF_ROWS, Tile};
+use crate::pool;
 
 /// The addresses of one run.
 #[derive(Clone, Copy)]
@@ -56,6 +58,20 @@ struct Block {
     add: bool,
 }
 
+/// What the shares of one block have in common.
+#[derive(Clone, Copy)]
+struct Work<'t> {
+    tiling: &'t Tiling,
+    block: Block,
+    operands: Operands,
+    a_scratch: *mut f32,
+    b_scratch: *mut f32,
+}
+
+// SAFETY: shares write to different tiles of the result and to different panels of scratch, and read what was packed
+// before they began.
+unsafe impl Sync for Work<'_> {}
+
 /// One block of rows against one block of columns. The first block of rows packs the columns for the others.
 ///
 /// # Safety
@@ -67,23 +83,81 @@ unsafe fn run_block(
     a_scratch: *mut f32,
     b_scratch: *mut f32,
 ) {
-    let (k_begin, k_count) = block.k;
-    let a_panel_elements = tiling.rows * k_count;
-    if let Feed::Pack(packer) = &tiling.a {
-        for (index, row) in (block.m.0..block.m.1).step_by(tiling.rows).enumerate() {
+    let work = Work { tiling, block, operands, a_scratch, b_scratch };
+    let whole = &work;
+    let columns = (block.n.1 - block.n.0).div_ceil(tiling.columns);
+    let rows = (block.m.1 - block.m.0).div_ceil(tiling.rows);
+    if let Feed::Pack(_) = &tiling.a {
+        // One after another: each overruns into the next, which is then written.
+        for row in 0..rows {
             // SAFETY: the scratch holds every panel of the block and the overrun of the last.
-            unsafe {
-                packer.pack_panel(
-                    row / tiling.rows,
-                    block.k,
-                    operands.a,
-                    a_scratch.add(index * a_panel_elements),
-                );
-            }
+            unsafe { whole.pack_row(row) };
         }
     }
-    for column in (block.n.0..block.n.1).step_by(tiling.columns) {
+    let packs_b = matches!(tiling.b, Feed::Pack(_)) && block.m.0 == 0;
+    if columns <= MOST_SHARES && pool::has_help() && tiling.shares > 1 {
+        if packs_b {
+            // SAFETY: the scratch holds a panel for each share, and there are no more columns than shares.
+            pool::share(columns, 1, &|column, _| unsafe { whole.pack_column(column, column) });
+        }
+        // SAFETY: the panels have been packed, and each tile is done once.
+        pool::share(columns * rows, rows.div_ceil(4), &|index, _| unsafe {
+            let (column, row) = (index / rows, index % rows);
+            whole.tile(column, column, row);
+        });
+        return;
+    }
+    pool::share_among(tiling.shares, columns, 1, &|column, share| {
+        let place = if tiling.one_row_block { share } else { column };
+        // SAFETY: the scratch holds a panel for each share, or for each column; each tile is done once.
+        unsafe {
+            if packs_b {
+                whole.pack_column(column, place);
+            }
+            for row in 0..rows {
+                whole.tile(column, place, row);
+            }
+        }
+    });
+}
+
+impl Work<'_> {
+    /// # Safety
+    /// The scratch holds every panel of rows of the block and the overrun of the last.
+    unsafe fn pack_row(&self, row: usize) {
+        let Feed::Pack(packer) = &self.tiling.a else { return };
+        let (rows, (_, k_count)) = (self.tiling.rows, self.block.k);
+        let target = self.a_scratch.wrapping_add(row * rows * k_count);
+        let panel = self.block.m.0 / rows + row;
+        // SAFETY: the caller's promise.
+        unsafe { packer.pack_panel(panel, self.block.k, self.operands.a, target) };
+    }
+
+    /// # Safety
+    /// The scratch holds a panel of columns at that place, which nobody else uses.
+    unsafe fn pack_column(&self, column: usize, place: usize) {
+        let Feed::Pack(packer) = &self.tiling.b else { return };
+        let panel = self.block.n.0 / self.tiling.columns + column;
+        // SAFETY: the caller's promise.
+        unsafe { packer.pack_panel(panel, self.block.k, self.operands.b, self.b_panel(place)) };
+    }
+
+    fn b_panel(&self, place: usize) -> *mut f32 {
+        self.b_scratch.wrapping_add(place * self.tiling.columns * self.block.k.1)
+    }
+
+    /// A tile of the result; its panel of packed columns, if they are packed here, is at a place in scratch.
+    ///
+    /// # Safety
+    /// Its panels have been packed, and nobody else writes this tile.
+    unsafe fn tile(&self, column: usize, place: usize, row: usize) {
+        let Work { tiling, block, operands, .. } = self;
+        let (k_begin, k_count) = block.k;
+        let column = block.n.0 + column * tiling.columns;
+        let row_index = row;
+        let row = block.m.0 + row * tiling.rows;
         let columns = tiling.columns.min(block.n.1 - column);
+        let rows = tiling.rows.min(block.m.1 - row);
         let vectors = columns.div_ceil(tiling.lanes);
         let last_columns = columns - (vectors - 1) * tiling.lanes;
         let mut masked = false;
@@ -100,65 +174,50 @@ unsafe fn run_block(
                     operands.b.wrapping_offset(*first).wrapping_add(column + k_begin * k_stride);
                 Panel { start, stride: *k_stride }
             }
-            Feed::Pack(packer) => {
-                let index =
-                    if tiling.one_row_block { 0 } else { (column - block.n.0) / tiling.columns };
-                let start = b_scratch.wrapping_add(index * tiling.columns * k_count);
-                if block.m.0 == 0 {
-                    // SAFETY: the scratch holds every panel of the block.
-                    unsafe {
-                        packer.pack_panel(column / tiling.columns, block.k, operands.b, start)
-                    };
-                }
-                Panel { start, stride: tiling.columns }
-            }
+            Feed::Pack(_) => Panel { start: self.b_panel(place), stride: tiling.columns },
         };
-        let functions = if masked { &tiling.masked } else { &tiling.whole };
-        for row in (block.m.0..block.m.1).step_by(tiling.rows) {
-            let rows = tiling.rows.min(block.m.1 - row);
-            let a = match &tiling.a {
-                Feed::Panels(panel_stride) => Panel {
-                    start: operands
-                        .a
-                        .wrapping_add(row / tiling.rows * panel_stride + k_begin * tiling.rows),
-                    stride: tiling.rows,
-                },
-                Feed::Direct { first, outer_stride, .. } => Panel {
-                    start: operands
-                        .a
-                        .wrapping_offset(*first)
-                        .wrapping_add(row * outer_stride + k_begin),
-                    stride: *outer_stride,
-                },
-                Feed::Pack(_) => Panel {
-                    start: a_scratch
-                        .wrapping_add((row - block.m.0) / tiling.rows * a_panel_elements),
-                    stride: tiling.rows,
-                },
+        let a = match &tiling.a {
+            Feed::Panels(panel_stride) => Panel {
+                start: operands
+                    .a
+                    .wrapping_add(row / tiling.rows * panel_stride + k_begin * tiling.rows),
+                stride: tiling.rows,
+            },
+            Feed::Direct { first, outer_stride, .. } => Panel {
+                start: operands
+                    .a
+                    .wrapping_offset(*first)
+                    .wrapping_add(row * outer_stride + k_begin),
+                stride: *outer_stride,
+            },
+            Feed::Pack(_) => Panel {
+                start: self.a_scratch.wrapping_add(row_index * tiling.rows * k_count),
+                stride: tiling.rows,
+            },
+        };
+        let tile = Tile {
+            k: k_count,
+            a: a.start,
+            a_stride: a.stride,
+            b: b.start,
+            b_step: b.stride,
+            acc: operands.acc.wrapping_add(row * operands.acc_row_stride + column),
+            acc_row_stride: operands.acc_row_stride,
+            add: block.add,
+            last_columns,
+        };
+        if let Some(leaf) = tiling.leaf
+            && rows == LEAF_ROWS
+            && columns == LEAF_COLUMNS
+        {
+            // SAFETY: the tile lies inside the product, is whole, and its panels are packed.
+            unsafe {
+                leaf(tile.k, tile.a, tile.b, tile.acc, tile.acc_row_stride, i64::from(tile.add))
             };
-            let tile = Tile {
-                k: k_count,
-                a: a.start,
-                a_stride: a.stride,
-                b: b.start,
-                b_step: b.stride,
-                acc: operands.acc.wrapping_add(row * operands.acc_row_stride + column),
-                acc_row_stride: operands.acc_row_stride,
-                add: block.add,
-                last_columns,
-            };
-            if let Some(leaf) = tiling.leaf
-                && rows == LEAF_ROWS
-                && columns == LEAF_COLUMNS
-            {
-                // SAFETY: the tile lies inside the product, is whole, and its panels are packed.
-                unsafe {
-                    leaf(tile.k, tile.a, tile.b, tile.acc, tile.acc_row_stride, i64::from(tile.add))
-                };
-                continue;
-            }
-            // SAFETY: the tile lies inside the product, and its operands were packed above or are the caller's.
-            unsafe { functions[(rows - 1) * 2 + vectors - 1](&tile) };
+            return;
         }
+        let functions = if masked { &tiling.masked } else { &tiling.whole };
+        // SAFETY: the tile lies inside the product, and its operands were packed or are the caller's.
+        unsafe { functions[(rows - 1) * 2 + vectors - 1](&tile) };
     }
 }

@@ -136,6 +136,16 @@ impl ContractPlan {
         ContractPlan { m, n, k, method: Method::new([m, n, k], &a, &b, cpu, leaf) }
     }
 
+    /// Whether an operand is packed in every call.
+    pub(crate) fn packs(&self) -> bool {
+        self.method.packs()
+    }
+
+    /// Whether threads that help make it faster.
+    pub(crate) fn is_worth_sharing(&self) -> bool {
+        self.multiplications() >= plan::WORTH_SHARING
+    }
+
     /// How many multiplications it does.
     pub(crate) fn multiplications(&self) -> usize {
         self.m.saturating_mul(self.n).saturating_mul(self.k)

@@ -30,6 +30,16 @@ impl Method {
         }
     }
 
+    /// Whether an operand is packed in every run.
+    pub(super) fn packs(&self) -> bool {
+        match self {
+            Method::Tiles(tiling) => {
+                matches!(tiling.a, Feed::Pack(_)) || matches!(tiling.b, Feed::Pack(_))
+            }
+            Method::Dots(_) => false,
+        }
+    }
+
     /// Elements of scratch that a run needs.
     pub(super) fn scratch_elements(&self) -> usize {
         match self {
@@ -69,6 +79,8 @@ pub(super) struct Tiling {
     pub(super) k_block: usize,
     /// Whether there is one block of rows: a packed panel of `B` is used at once, and its place taken by the next.
     pub(super) one_row_block: bool,
+    /// Among how many threads a block may be shared: scratch has a panel of columns for each.
+    pub(super) shares: usize,
     /// Computes whole tiles over packed panels in place of a function.
     pub(super) leaf: Option<Leaf>,
     /// Functions by `(rows - 1) * 2 + vectors - 1`, for whole vectors of `B`.
@@ -87,6 +99,10 @@ const MOST_DIRECT_B_ROWS: usize = 16;
 const DIRECT_B_BYTES: usize = 256 << 10;
 /// Longest run of `k` in a block of a larger unpacked `B`.
 const DIRECT_K_BLOCK: usize = 16;
+/// The most threads that share a product.
+pub(super) const MOST_SHARES: usize = 8;
+/// The fewest multiplications of a product that is shared.
+pub(crate) const WORTH_SHARING: usize = 1 << 19;
 /// Longest run of `k` in a block.
 const K_BLOCK: usize = 384;
 
@@ -130,6 +146,8 @@ impl Tiling {
             let packed = |feed: &Feed| !matches!(feed, Feed::Direct { .. });
             packed(&a) && packed(&b) && rows == LEAF_ROWS && columns == LEAF_COLUMNS
         });
+        let is_shared = m.saturating_mul(n).saturating_mul(k) >= WORTH_SHARING;
+        let shares = if is_shared { MOST_SHARES } else { 1 };
         let is_direct = matches!(a, Feed::Direct { .. });
         let functions = |reads| {
             let shapes = (1..=rows).flat_map(|rows| [(rows, 1), (rows, 2)]);
@@ -147,6 +165,7 @@ impl Tiling {
             n_block,
             k_block,
             one_row_block,
+            shares,
             leaf,
             whole,
             masked,
@@ -165,7 +184,7 @@ impl Tiling {
     pub(super) fn b_elements(&self) -> usize {
         match self.b {
             Feed::Pack(_) if self.one_row_block => {
-                (self.columns * self.k_block).next_multiple_of(16)
+                (self.shares * self.columns * self.k_block).next_multiple_of(16)
             }
             Feed::Pack(_) => (self.n_block * self.k_block).next_multiple_of(16),
             Feed::Panels(_) | Feed::Direct { .. } => 0,

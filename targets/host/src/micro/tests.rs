@@ -3,6 +3,8 @@
 use super::cranelift_leaf::{Fused, host_leaf};
 use super::tile::Leaf;
 use super::{ContractPlan, Cpu, Side, contract, pack, panel_widths};
+use crate::pool::{Team, lend};
+use std::sync::LazyLock;
 
 /// A small deterministic generator; the numbers only need to be varied.
 pub(super) struct Random(pub(super) u64);
@@ -139,16 +141,28 @@ fn check_with_leaf(
         for row in 0..m {
             acc[row * row_stride..][..n].copy_from_slice(&before[row * n..][..n]);
         }
-        // SAFETY: the buffers hold every addressed element, and scratch what the plan asks for.
-        unsafe {
-            contract(
-                &plan,
-                a_data.as_ptr(),
-                b_data.as_ptr(),
-                acc.as_mut_ptr(),
-                row_stride,
-                add,
-                scratch.as_mut_ptr(),
+        let mut shared = acc.clone();
+        let mut run = |acc: &mut [f32]| {
+            // SAFETY: the buffers hold every addressed element, and scratch what the plan asks for.
+            unsafe {
+                contract(
+                    &plan,
+                    a_data.as_ptr(),
+                    b_data.as_ptr(),
+                    acc.as_mut_ptr(),
+                    row_stride,
+                    add,
+                    scratch.as_mut_ptr(),
+                );
+            }
+        };
+        run(&mut acc);
+        if plan.is_worth_sharing() {
+            lend(&*TEAM, 3, || run(&mut shared));
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert!(
+                bits(&acc) == bits(&shared),
+                "{cpu:?} {m}x{n}x{k} {a_layout:?} {b_layout:?} differs on several threads"
             );
         }
         for row in 0..m {
@@ -177,6 +191,25 @@ fn check_with_leaf(
             acc[m * row_stride..].iter().all(|value| *value == GUARD),
             "{cpu:?} {m}x{n}x{k} wrote past the end"
         );
+    }
+}
+
+/// Threads for products that are shared.
+static TEAM: LazyLock<Team> = LazyLock::new(|| Team::new(3));
+
+#[test]
+fn shared_products_agree_to_the_bit() {
+    let mut random = Random(9);
+    for cpu in cpus() {
+        for (index, a_layout) in LAYOUTS.into_iter().enumerate() {
+            let b_layout = LAYOUTS[(index * 3 + 1) % LAYOUTS.len()];
+            // Many columns, few columns, one, and several blocks of the summed axis.
+            for sizes in [[33, 500, 41], [300, 40, 50], [600, 30, 40], [20, 70, 800]] {
+                check(cpu, sizes, a_layout, b_layout, &mut random);
+            }
+        }
+        // Several blocks of rows.
+        check(cpu, [700, 90, 400], Layout::SummedUnit, Layout::OuterUnit, &mut random);
     }
 }
 

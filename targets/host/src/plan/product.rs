@@ -83,7 +83,7 @@ impl<'k> Planner<'k> {
         }
         let packed = left.is_some() || right.is_some();
         let narrow = count(&m) < 4 || count(&n) < 4;
-        if !packed && (work < WORTH_PACKING || narrow || count(&k) < 4) {
+        if !packed && (work < WORTH_PACKING || count(&k) < 4) {
             return None;
         }
         let places: Vec<(Axis, Affine)> = self.places(&batch, &m, &n, &k);
@@ -115,6 +115,10 @@ impl<'k> Planner<'k> {
             self.side(&shape.b, &shape.n, &shape.k, &places, &extents),
             cpu,
         );
+        // Packing for a few rows or columns costs more than a plain loop over them.
+        if narrow && !packed && plan.packs() {
+            return None;
+        }
         shape.scratch = self.working_slot(plan.scratch_bytes() + 64);
         shape.plan = self.products.len();
         self.products.push(plan);
