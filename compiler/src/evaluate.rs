@@ -1,12 +1,13 @@
 //! The reference: what a graph means, node by node.
 //!
 //! Values are dropped after their last use, and what is live is counted against the budget before anything is
-//! allocated. Collectives mean what they mean for a single rank.
+//! allocated. Collectives mean what they mean for a single rank, or join the ranks of an exchange.
 
 mod blocks;
 mod lifetimes;
 
 use crate::graph::{Function, Graph};
+use crate::ranks::{Alone, Exchange};
 use crate::tensor::Tensor;
 use std::fmt;
 
@@ -30,10 +31,12 @@ pub enum EvaluateError {
         /// How many the budget allows.
         limit: usize,
     },
-    /// The evaluator has no meaning for something, as for a collective over several ranks.
+    /// The evaluator has no meaning for something, as for a function that is not there.
     Unsupported(String),
     /// The inputs, or the weights, are not what the program takes.
     Input(String),
+    /// A collective has no value: ranks do not agree, another one failed, or there is only one.
+    Ranks(String),
 }
 
 impl Budget<'_> {
@@ -54,7 +57,9 @@ impl fmt::Display for EvaluateError {
             EvaluateError::Memory { needed, limit } => {
                 write!(f, "{needed} bytes are needed at once, but the limit is {limit}")
             }
-            EvaluateError::Unsupported(what) | EvaluateError::Input(what) => f.write_str(what),
+            EvaluateError::Unsupported(what)
+            | EvaluateError::Input(what)
+            | EvaluateError::Ranks(what) => f.write_str(what),
         }
     }
 }
@@ -67,9 +72,19 @@ pub fn graph(
     inputs: &[Tensor],
     budget: &Budget<'_>,
 ) -> Result<Vec<Tensor>, EvaluateError> {
+    graph_as(graph, inputs, budget, &Alone)
+}
+
+/// The results of the entry function of a verified graph on one rank of an exchange.
+pub fn graph_as(
+    graph: &Graph,
+    inputs: &[Tensor],
+    budget: &Budget<'_>,
+    exchange: &dyn Exchange,
+) -> Result<Vec<Tensor>, EvaluateError> {
     let entry = graph.entry();
     check_inputs(entry, inputs)?;
-    blocks::Evaluator::new(Some(graph), budget).function(entry, inputs.to_vec())
+    blocks::Evaluator::new(Some(graph), budget, exchange).function(entry, inputs.to_vec())
 }
 
 /// The results of a verified function that calls no other.
@@ -79,7 +94,7 @@ pub fn function(
     budget: &Budget<'_>,
 ) -> Result<Vec<Tensor>, EvaluateError> {
     check_inputs(function, inputs)?;
-    blocks::Evaluator::new(None, budget).function(function, inputs.to_vec())
+    blocks::Evaluator::new(None, budget, &Alone).function(function, inputs.to_vec())
 }
 
 fn check_inputs(function: &Function, inputs: &[Tensor]) -> Result<(), EvaluateError> {

@@ -6,11 +6,13 @@
 
 use crate::arena::{Arena, Id};
 use crate::diagnostic::Span;
+use crate::mesh::{Mesh, Sharding};
 use crate::op::{InferContext, Op, TypeError};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 use indexmap::{IndexMap, IndexSet};
 use smallvec::SmallVec;
+use std::collections::BTreeMap;
 
 /// A value, by id.
 pub type ValueId = Id<Value>;
@@ -24,6 +26,8 @@ pub struct Graph {
     pub functions: IndexMap<String, Function>,
     /// The names that origins refer to: source nodes of an imported model.
     pub origins: IndexSet<String>,
+    /// The ranks that it is to be divided among, or of one of which it is the program.
+    pub mesh: Option<Mesh>,
 }
 
 /// The source nodes that an op came from: sorted indices into [`Graph::origins`].
@@ -42,6 +46,8 @@ pub struct Function {
     pub result_names: Vec<String>,
     /// State: the parameter that holds it before and the result that holds it after, by position.
     pub state: Vec<(usize, usize)>,
+    /// How values are divided among ranks, where that is said.
+    pub shardings: BTreeMap<ValueId, Sharding>,
 }
 
 /// A sequence of nodes with parameters and results.
@@ -116,6 +122,11 @@ impl Function {
         let value = self.value(ty, Some(name));
         self.body.params.push(value);
         value
+    }
+
+    /// Says how a value is divided.
+    pub fn shard(&mut self, value: ValueId, sharding: Sharding) {
+        self.shardings.insert(value, sharding);
     }
 
     /// Adds a result.

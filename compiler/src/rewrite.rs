@@ -27,6 +27,14 @@ pub fn rewrite(function: &Function, visitor: Visitor<'_>) -> Result<Function, Ty
     };
     let mut map: Vec<Option<ValueId>> = vec![None; function.values.len()];
     result.body = rewrite_block(function, &function.body, &mut result, &mut map, visitor)?;
+    for (value, sharding) in &function.shardings {
+        // What is no longer there needs none, and a value of another type has its own.
+        if let Some(new) = map[value.index()]
+            && result.ty(new) == function.ty(*value)
+        {
+            result.shardings.entry(new).or_insert_with(|| sharding.clone());
+        }
+    }
     Ok(result)
 }
 

@@ -12,11 +12,16 @@
 //! 10. Functions do not call themselves, nor each other in a circle.
 //! 11. The block of a fusion uses nothing but its parameters.
 //! 12. Origins are in the graph's table.
+//! 13. A mesh has axes of at least one rank with names of their own, and not more ranks than can be counted.
+//! 14. A sharding is of a value of a program with a mesh, has an entry for each dimension and uses an axis once; sizes
+//!     divide evenly; partial results can be joined.
+//! 15. A program that is yet to be divided has no collectives; those of a rank's program name ranks of its mesh.
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Span};
 use crate::graph::{self, Block, Function, Graph, Node, NodeId, ValueId};
-use crate::op::{Call, Op};
+use crate::op::{Call, Kind, Op};
 use crate::pass::Ir;
+use crate::ranks::{self, Parts};
 use crate::types::TensorType;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +43,10 @@ pub fn graph(graph: &Graph) -> Result<(), Diagnostics> {
         diagnostics.push(violation(1, "the graph has no function", None));
     }
     let mut calls: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    if let Some(Err(why)) = graph.mesh.as_ref().map(crate::mesh::Mesh::check) {
+        diagnostics.push(violation(13, &why, None));
+        return diagnostics.into_result(());
+    }
     for (position, (name, function)) in graph.functions.iter().enumerate() {
         let mut verifier = Verifier {
             graph,
@@ -102,6 +111,7 @@ impl<'a> Verifier<'a> {
         self.block(&function.body, 0, None);
         self.names(is_entry);
         self.state_pairs();
+        self.shardings();
     }
 
     fn block(&mut self, block: &'a Block, depth: usize, span: Option<Span>) {
@@ -225,6 +235,41 @@ impl<'a> Verifier<'a> {
                 self.report(7, &format!("two results are called {name}"), None);
             }
         }
+    }
+
+    fn shardings(&mut self) {
+        let (graph, function) = (self.graph, self.function);
+        for (&value, sharding) in &function.shardings {
+            let Some(found) = function.values.get(value) else {
+                self.report(1, &format!("value {value:?} is not of this function"), None);
+                continue;
+            };
+            let wrong = match &graph.mesh {
+                None => Err("there is no mesh to divide it by".to_owned()),
+                Some(mesh) => sharding.check(&found.ty, mesh),
+            };
+            if let Err(why) = wrong {
+                self.report(14, &format!("{}: {why}", self.name(value)), None);
+            }
+        }
+        let Some(mesh) = &graph.mesh else { return };
+        let ranks = mesh.ranks();
+        function.visit(&function.body, &mut |id| {
+            let node = &function.nodes[id];
+            if node.op.kind() != Kind::Collective {
+                return;
+            }
+            let (Parts::Groups(lists) | Parts::Pairs(lists)) = ranks::parts(&node.op);
+            let outside = lists.iter().flatten().find(|&&rank| rank >= ranks);
+            let why = match outside {
+                _ if !mesh.divided => {
+                    "a program that is yet to be divided has no collectives".to_owned()
+                }
+                Some(rank) => format!("there is no rank {rank} among {ranks}"),
+                None => return,
+            };
+            self.found.push(violation(15, &format!("{}: {why}", node.op.name()), node.span));
+        });
     }
 
     fn state_pairs(&mut self) {

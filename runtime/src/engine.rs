@@ -334,6 +334,7 @@ impl Host {
             pool,
             cancelled: watched.then_some(&cancelled as &(dyn Fn() -> bool + Sync)),
             deadline: None,
+            exchange: None,
         };
         run(&run_options).map_err(|error| host(error, &Limits::of(options), "run"))
     }
@@ -348,6 +349,7 @@ fn host(error: HostError, limits: &Limits, what: &str) -> Error {
             Error::new(ErrorKind::DoesNotFit, Code::TooLarge, message)
         }
         HostError::Cancelled | HostError::Deadline => limits.over(what),
+        HostError::Ranks(what) => Error::unsupported(what),
     }
 }
 
@@ -357,7 +359,7 @@ fn evaluation(error: EvaluateError, options: &RunOptions) -> Error {
         EvaluateError::Memory { needed, limit } => {
             Error::limit(format!("the run needs {needed} bytes at once; the limit is {limit}"))
         }
-        EvaluateError::Unsupported(what) => Error::unsupported(what),
+        EvaluateError::Unsupported(what) | EvaluateError::Ranks(what) => Error::unsupported(what),
         EvaluateError::Input(what) => Error::new(ErrorKind::Input, Code::Input, what),
     }
 }

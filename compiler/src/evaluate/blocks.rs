@@ -4,6 +4,7 @@ use super::lifetimes::last_uses;
 use super::{Budget, EvaluateError};
 use crate::graph::{Block, Builder, Function, Graph, Node, NodeId, ValueId};
 use crate::op::{Kind, Op};
+use crate::ranks::{self, Exchange};
 use crate::tensor::Tensor;
 use crate::types::{Class, DType, TensorType};
 
@@ -13,6 +14,7 @@ const MAX_DEPTH: usize = 200;
 pub(super) struct Evaluator<'a> {
     graph: Option<&'a Graph>,
     budget: &'a Budget<'a>,
+    exchange: &'a dyn Exchange,
     live_bytes: usize,
     depth: usize,
 }
@@ -27,8 +29,12 @@ struct Frame<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    pub(super) fn new(graph: Option<&'a Graph>, budget: &'a Budget<'a>) -> Evaluator<'a> {
-        Evaluator { graph, budget, live_bytes: 0, depth: 0 }
+    pub(super) fn new(
+        graph: Option<&'a Graph>,
+        budget: &'a Budget<'a>,
+        exchange: &'a dyn Exchange,
+    ) -> Evaluator<'a> {
+        Evaluator { graph, budget, exchange, live_bytes: 0, depth: 0 }
     }
 
     pub(super) fn function(
@@ -134,19 +140,14 @@ impl<'a> Evaluator<'a> {
                 };
                 self.function(function, operands)
             }
-            Op::AllReduce(op) => alone(&op.groups, node, operands),
-            Op::AllGather(op) => alone(&op.groups, node, operands),
-            Op::ReduceScatter(op) => alone(&op.groups, node, operands),
-            Op::AllToAll(op) => alone(&op.groups, node, operands),
-            Op::Permute(op) => match op.pairs.as_slice() {
-                [] => Ok(operands.iter().map(|x| Tensor::zeros(x.ty().clone())).collect()),
-                pairs => alone(pairs, node, operands),
-            },
             Op::Contract(op) => {
                 op.evaluate_within(&operands, self.budget.cancelled).ok_or(EvaluateError::Cancelled)
             }
             Op::Convolve(op) => {
                 op.evaluate_within(&operands, self.budget.cancelled).ok_or(EvaluateError::Cancelled)
+            }
+            op if op.kind() == Kind::Collective => {
+                ranks::value(op, &operands, self.exchange).map(|value| vec![value])
             }
             op => match formula(op, &operands) {
                 Some(function) => self.function(&function, operands),
@@ -230,19 +231,6 @@ impl Frame<'_> {
 
 fn is_true(condition: &Tensor) -> bool {
     condition.bytes().first().is_some_and(|&byte| byte != 0)
-}
-
-/// A collective of groups of one rank, which leaves everything as it is.
-fn alone(
-    groups: &[Vec<usize>],
-    node: &Node,
-    operands: Vec<Tensor>,
-) -> Result<Vec<Tensor>, EvaluateError> {
-    let single = |group: &Vec<usize>| group.iter().all(|rank| *rank == group[0]);
-    if groups.iter().all(single) {
-        return Ok(operands);
-    }
-    Err(EvaluateError::Unsupported(format!("{} over several ranks", node.op.name())))
 }
 
 /// The formula of a composite as a function of those operands.

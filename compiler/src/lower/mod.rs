@@ -12,7 +12,7 @@ use crate::graph::{Block, Function, Graph, Node, ValueId};
 use crate::kernel::{Kernel, Place};
 use crate::machine::Machine;
 use crate::module::{Buffer, BufferId, KernelId, Layout, Lifetime, Module, ScalarSource, Step};
-use crate::op::Op;
+use crate::op::{Kind, Op};
 use crate::types::{DType, TensorType};
 use std::collections::BTreeMap;
 
@@ -106,6 +106,12 @@ impl Lowering<'_> {
                 Op::If(_) => self.if_step(node, &mut steps),
                 Op::While(_) => self.while_step(node, &mut steps),
                 Op::For(op) => self.for_step(node, op.count, &mut steps),
+                op if op.kind() == Kind::Collective => {
+                    let operands = node.operands.iter().map(|value| self.buffers[value]).collect();
+                    let result = self.buffer(node.results[0], Lifetime::Temporary);
+                    let origins = self.origins(node);
+                    steps.push(Step::Collective { op: op.clone(), operands, result, origins });
+                }
                 Op::Fusion(_) => {
                     let inner = node.blocks[0].clone();
                     self.kernel(node, &inner, &mut steps);
@@ -302,15 +308,12 @@ fn name_of(function: &Function, node: &Node, block: &Block) -> String {
     if !matches!(node.op, Op::Fusion(_)) {
         return node.op.name().replace('-', "_");
     }
-    let weight = |op: &Op| {
-        use crate::op::Kind;
-        match op.kind() {
-            Kind::Contract => 5,
-            Kind::Reduce => 4,
-            Kind::Index | Kind::Order => 3,
-            Kind::Map => 2,
-            Kind::Source | Kind::View | Kind::Control | Kind::Collective | Kind::Composite => 1,
-        }
+    let weight = |op: &Op| match op.kind() {
+        Kind::Contract => 5,
+        Kind::Reduce => 4,
+        Kind::Index | Kind::Order => 3,
+        Kind::Map => 2,
+        Kind::Source | Kind::View | Kind::Control | Kind::Collective | Kind::Composite => 1,
     };
     let main =
         block.nodes.iter().map(|&id| &function.nodes[id].op).rev().max_by_key(|op| weight(op));

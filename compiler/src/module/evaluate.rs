@@ -4,6 +4,7 @@
 use super::{Buffer, BufferId, Lifetime, Module, ScalarSource, Step};
 use crate::evaluate::{Budget, EvaluateError};
 use crate::kernel::{self, Kernel, Role};
+use crate::ranks::{self, Alone, Exchange};
 use crate::tensor::Tensor;
 use bytes::Bytes;
 use std::ops::Range;
@@ -15,6 +16,16 @@ pub fn evaluate(
     inputs: &[Tensor],
     budget: &Budget<'_>,
 ) -> Result<Vec<Tensor>, EvaluateError> {
+    evaluate_as(module, inputs, budget, &Alone)
+}
+
+/// The same on one rank of an exchange.
+pub fn evaluate_as(
+    module: &Module,
+    inputs: &[Tensor],
+    budget: &Budget<'_>,
+    exchange: &dyn Exchange,
+) -> Result<Vec<Tensor>, EvaluateError> {
     check_inputs(module, inputs)?;
     let needed = memory_bytes(module);
     if needed > budget.bytes {
@@ -24,6 +35,7 @@ pub fn evaluate(
     let mut machine = Memory {
         module,
         budget: &budget,
+        exchange,
         arena: vec![0; module.arena_bytes],
         owned: vec![None; module.buffers.len()],
         whole: vec![None; module.buffers.len()],
@@ -75,6 +87,7 @@ fn memory_bytes(module: &Module) -> usize {
 struct Memory<'a> {
     module: &'a Module,
     budget: &'a Budget<'a>,
+    exchange: &'a dyn Exchange,
     arena: Vec<u8>,
     /// For each buffer that is not in the arena and aliases none, its bytes once written.
     owned: Vec<Option<Bytes>>,
@@ -135,6 +148,12 @@ impl Memory<'_> {
                 Step::Copy { from, to } => {
                     let tensor = self.read(*from);
                     self.write(*to, &tensor);
+                }
+                Step::Collective { op, operands, result, .. } => {
+                    let operands: Vec<Tensor> =
+                        operands.iter().map(|&operand| self.read(operand)).collect();
+                    let value = ranks::value(op, &operands, self.exchange)?;
+                    self.write(*result, &value);
                 }
                 Step::If { condition, then, otherwise } => {
                     let branch = if self.is_true(*condition) { then } else { otherwise };

@@ -8,13 +8,14 @@ mod layout;
 mod print;
 mod verify;
 
-pub use evaluate::evaluate;
+pub use evaluate::{evaluate, evaluate_as};
 pub use layout::{Layout, Piece};
 pub use print::print_full;
 pub use verify::verify;
 
 use crate::arena::{Arena, Id};
 use crate::kernel::{Kernel, Place};
+use crate::op::Op;
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 
@@ -103,6 +104,17 @@ pub enum Step {
         from: BufferId,
         /// Where they go.
         to: BufferId,
+    },
+    /// Exchanges with other ranks, or asks which rank this is: an op of kind `Collective`.
+    Collective {
+        /// What is exchanged, and among whom.
+        op: Op,
+        /// What is given: nothing or one buffer.
+        operands: Vec<BufferId>,
+        /// Where the result goes.
+        result: BufferId,
+        /// The source nodes that it came from, sorted.
+        origins: Vec<String>,
     },
     /// One of two lists of steps, by a bool buffer.
     If {

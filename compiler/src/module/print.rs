@@ -131,7 +131,7 @@ impl<'a> Printer<'a> {
             write!(f, "{:width$}", "")?;
             self.head(f, step)?;
             match step {
-                Step::Kernel { .. } | Step::Copy { .. } => {}
+                Step::Kernel { .. } | Step::Copy { .. } | Step::Collective { .. } => {}
                 Step::If { then, otherwise, .. } => {
                     f.write_str(" {\n")?;
                     self.steps(f, then, depth + 1)?;
@@ -173,14 +173,17 @@ impl<'a> Printer<'a> {
                     }
                 }
                 f.write_str(")")?;
-                for (position, origin) in origins.iter().enumerate() {
-                    let before = if position == 0 { " from " } else { ", " };
-                    write!(f, "{before}{}", Quoted(origin))?;
-                }
-                Ok(())
+                origins_text(f, origins)
             }
             Step::Copy { from, to } => {
                 write!(f, "copy {} to {}", self.buffer(*from), self.buffer(*to))
+            }
+            Step::Collective { op, operands, result, origins } => {
+                write!(f, "exchange {} {}", op.name(), self.list(operands))?;
+                let space = if operands.is_empty() { "" } else { " " };
+                write!(f, "{space}to {}", self.buffer(*result))?;
+                crate::text::write_attributes(f, op)?;
+                origins_text(f, origins)
             }
             Step::If { condition, .. } => write!(f, "if {}", self.buffer(*condition)),
             Step::While { condition, .. } => write!(f, "while {}", self.buffer(*condition)),
@@ -189,6 +192,14 @@ impl<'a> Printer<'a> {
             }
         }
     }
+}
+
+fn origins_text(f: &mut impl Write, origins: &[String]) -> fmt::Result {
+    for (position, origin) in origins.iter().enumerate() {
+        let before = if position == 0 { " from " } else { ", " };
+        write!(f, "{before}{}", Quoted(origin))?;
+    }
+    Ok(())
 }
 
 /// `near f32[64, 32] layout [1/16, 0, 1%16]`

@@ -15,10 +15,12 @@
 //! 10. A planned buffer is a temporary inside the arena; an alias lies where its memory does.
 //! 11. Planned buffers that overlap are not live at once.
 //! 12. What a call writes is no other operand's memory.
+//! 13. A collective takes its operand's type and gives its result's, into memory of its own.
 
 use super::print::Printer;
 use super::{BufferId, Lifetime, Module, ScalarSource, Step};
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::op::{InferContext, Kind, Op};
 use crate::text::Data;
 use crate::types::{DType, TensorType};
 use std::collections::BTreeMap;
@@ -133,6 +135,10 @@ impl Verifier<'_> {
                     named.extend(scalars.iter().filter_map(scalar_buffer));
                 }
                 Step::Copy { from, to } => named.extend([*from, *to]),
+                Step::Collective { operands, result, .. } => {
+                    named.extend(operands);
+                    named.push(*result);
+                }
                 Step::If { condition, then, otherwise } => {
                     named.push(*condition);
                     inner.extend([then.as_slice(), otherwise]);
@@ -296,6 +302,11 @@ impl Verifier<'_> {
                     self.read(step, *from);
                     self.write(step, *to, phase);
                 }
+                Step::Collective { op, operands, result, .. } => {
+                    self.collective(step, op, operands, *result);
+                    operands.iter().for_each(|&operand| self.read(step, operand));
+                    self.write(step, *result, phase);
+                }
                 Step::If { condition, then, otherwise } => {
                     self.one(step, *condition, DType::Bool);
                     self.read(step, *condition);
@@ -404,6 +415,29 @@ impl Verifier<'_> {
                 let name = self.printer.buffer(buffer);
                 self.report_step(12, step, format!("{name} is also another operand"));
             }
+        }
+    }
+
+    fn collective(&mut self, step: &Step, op: &Op, operands: &[BufferId], result: BufferId) {
+        let wanted = self.ty(result);
+        if op.kind() != Kind::Collective {
+            let what = format!("{} is not a collective", op.name());
+            return self.report_step(13, step, what);
+        }
+        let types: Vec<TensorType> = operands.iter().map(|&operand| self.ty(operand)).collect();
+        let types: Vec<&TensorType> = types.iter().collect();
+        match op.infer(&InferContext { operands: &types, blocks: Vec::new() }) {
+            Err(error) => self.report_step(13, step, error.message),
+            Ok(types) if types != [wanted.clone()] => {
+                let given = types.first().map_or("nothing".to_owned(), TensorType::to_string);
+                self.report_step(13, step, format!("{given} is given, not {wanted}"));
+            }
+            Ok(_) => {}
+        }
+        let memory = self.module.memory(result);
+        if operands.iter().any(|&operand| self.module.memory(operand) == memory) {
+            let name = self.printer.buffer(result);
+            self.report_step(13, step, format!("{name} is also the operand"));
         }
     }
 

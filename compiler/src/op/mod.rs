@@ -341,8 +341,10 @@ ops! {
     ReduceScatter = "reduce-scatter" in reduce_scatter,
     /// Every rank sends one part along `split` to each other, and joins what it gets along `concat`.
     AllToAll = "all-to-all" in all_to_all,
-    /// Every rank sends its operand to another.
+    /// Ranks send their operand to another, as `pairs` of sender and receiver say; a rank to which nobody sends gets zeros.
     Permute = "permute" in permute,
+    /// The number of the rank that runs the program: 0 where there is only one.
+    Rank = "rank" in rank,
     /// exp(x − max) / Σ exp(x − max) along `axis`.
     Softmax = "softmax" in softmax,
     /// The logarithm of `softmax`: x − max − log Σ exp(x − max) along `axis`.

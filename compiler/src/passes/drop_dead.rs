@@ -1,6 +1,7 @@
-//! Removes nodes whose results nobody uses. No op of the graph has effects, so all such nodes go.
+//! Removes nodes whose results nobody uses. Only messages to other ranks have effects, so all other such nodes go.
 
-use crate::graph::{Block, Function, Graph, NodeId};
+use crate::graph::{Block, Function, Graph, Node, NodeId};
+use crate::op::Op;
 use crate::pass::{Changed, Context, Pass};
 use crate::rewrite::{Rewrite, rewrite};
 
@@ -35,11 +36,21 @@ fn mark_block(function: &Function, block: &Block, live: &mut [bool]) {
     block.results.iter().for_each(|value| live[value.index()] = true);
     for &id in block.nodes.iter().rev() {
         let node = &function.nodes[id];
+        if sends(function, node) {
+            node.results.iter().for_each(|value| live[value.index()] = true);
+        }
         if node.results.iter().any(|result| live[result.index()]) {
             node.operands.iter().for_each(|value| live[value.index()] = true);
             node.blocks.iter().for_each(|inner| mark_block(function, inner, live));
         }
     }
+}
+
+/// Whether another rank, perhaps with another program, may wait for what the node does.
+fn sends(function: &Function, node: &Node) -> bool {
+    let inner = node.blocks.iter().flat_map(|block| &block.nodes);
+    matches!(node.op, Op::Permute(_))
+        || inner.into_iter().any(|&id| sends(function, &function.nodes[id]))
 }
 
 fn trim_block(old: &Function, new: &mut Function, place: Place, live: &[bool]) -> bool {

@@ -83,7 +83,7 @@ fn for_each_call(steps: &[Step], visitor: &mut dyn FnMut(KernelId, &[BufferId]))
                 for_each_call(body, visitor);
             }
             Step::For { body, .. } => for_each_call(body, visitor),
-            Step::Copy { .. } => {}
+            Step::Copy { .. } | Step::Collective { .. } => {}
         }
     }
 }
@@ -101,7 +101,7 @@ fn change_calls(steps: &mut [Step], visitor: &mut dyn FnMut(KernelId, &mut Vec<B
                 change_calls(body, visitor);
             }
             Step::For { body, .. } => change_calls(body, visitor),
-            Step::Copy { .. } => {}
+            Step::Copy { .. } | Step::Collective { .. } => {}
         }
     }
 }

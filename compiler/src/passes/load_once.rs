@@ -99,6 +99,7 @@ fn count_writers(module: &Module, steps: &[Step], writers: &mut BTreeMap<BufferI
                 }
             }
             Step::Copy { to, .. } => count(*to),
+            Step::Collective { result, .. } => count(*result),
             Step::If { then, otherwise, .. } => {
                 count_writers(module, then, writers);
                 count_writers(module, otherwise, writers);

@@ -39,7 +39,8 @@ fn run(
                 return Ok(Rewrite::Keep);
             }
             position += 1;
-            if !node.blocks.is_empty() {
+            // Another rank counts the messages that it gets.
+            if !node.blocks.is_empty() || matches!(node.op, Op::Permute(_)) {
                 return Ok(Rewrite::Keep);
             }
             let key = (node.op.name(), operands.to_vec());

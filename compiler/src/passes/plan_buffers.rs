@@ -140,6 +140,10 @@ impl Walk<'_> {
                     self.touch(*from);
                     self.touch(*to);
                 }
+                Step::Collective { operands, result, .. } => {
+                    operands.iter().for_each(|&buffer| self.touch(buffer));
+                    self.touch(*result);
+                }
                 Step::If { condition, then, otherwise } => {
                     self.touch(*condition);
                     self.steps(then);

@@ -15,6 +15,36 @@ pub(super) struct At<T> {
 /// A name without its sign and quotes.
 pub(super) type Name<'a> = At<Cow<'a, str>>;
 
+/// What stands outside of everything.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Item<'a> {
+    /// A function.
+    Function(Function<'a>),
+    /// `mesh @m [dp = 2, tp = 4]`, or `ranks`.
+    Mesh {
+        /// The first word.
+        word: At<&'a str>,
+        /// The name.
+        name: Name<'a>,
+        /// The axes.
+        axes: Vec<(At<&'a str>, i128)>,
+    },
+}
+
+/// A part of a sharding, `{dp, (pp, tp), sum(ep), pp = 1}`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Shard<'a> {
+    /// `dp`, `_` or `(dp, tp)`
+    Axes(Vec<&'a str>),
+    /// `sum(tp)`
+    Partial(&'a str, Vec<&'a str>),
+    /// `pp = 1`
+    Stage(&'a str, i128),
+}
+
+/// The parts of a sharding.
+pub(super) type Sharding<'a> = At<Vec<Shard<'a>>>;
+
 /// `func @name(%x: f32[4]) -> (y: f32[4] state %x) { … }`
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Function<'a> {
@@ -33,6 +63,8 @@ pub(super) struct ResultItem<'a> {
     pub(super) name: Option<Name<'a>>,
     /// The type.
     pub(super) ty: Type<'a>,
+    /// How it is divided, where that is written.
+    pub(super) sharding: Option<Sharding<'a>>,
     /// The parameter that holds the state before.
     pub(super) state: Option<Name<'a>>,
 }
@@ -55,6 +87,8 @@ pub(super) struct Binding<'a> {
     pub(super) name: Name<'a>,
     /// The type, where it is written.
     pub(super) ty: Option<Type<'a>>,
+    /// How it is divided, where that is written.
+    pub(super) sharding: Option<Sharding<'a>>,
 }
 
 /// `f32[4, 8]`

@@ -10,6 +10,7 @@ mod resolve;
 mod structure;
 
 pub use literal::{Data, content_hash};
+pub(crate) use print::write_attributes;
 pub use print::{print_full, print_with_origins, same, value_names};
 pub use render::{Color, render, render_with};
 
@@ -39,8 +40,8 @@ pub fn parse_graph(source: &str) -> Result<Graph, Diagnostics> {
         return Err(diagnostics);
     }
     let mut recovered = Vec::new();
-    let functions = grammar::FileParser::new().parse(&mut recovered, structure::terminals(tokens));
-    let functions = functions.unwrap_or_else(|error| {
+    let items = grammar::FileParser::new().parse(&mut recovered, structure::terminals(tokens));
+    let items = items.unwrap_or_else(|error| {
         recovered.push(ErrorRecovery { error, dropped_tokens: Vec::new() });
         Vec::new()
     });
@@ -55,8 +56,9 @@ pub fn parse_graph(source: &str) -> Result<Graph, Diagnostics> {
         }
     }
     let syntax_errors = diagnostics.has_errors();
-    let graph = resolve::graph(&functions, syntax_errors, &mut diagnostics);
-    if functions.is_empty() && !syntax_errors {
+    let graph = resolve::graph(&items, syntax_errors, &mut diagnostics);
+    let has_function = items.iter().any(|item| matches!(item, ast::Item::Function(_)));
+    if !has_function && !syntax_errors {
         let diagnostic = Diagnostic::error(Code::Syntax, "the text has no function");
         diagnostics.push(diagnostic.with_help("a graph starts with `func @main(...)`"));
     }

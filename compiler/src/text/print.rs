@@ -3,7 +3,7 @@
 
 use crate::diagnostic::Span;
 use crate::graph::{Block, Function, Graph, Node, ValueId};
-use crate::op::{AttrValue, AttrWriter};
+use crate::op::{AttrValue, AttrWriter, Op};
 use crate::text::lexer::{self, Float, Name, Quoted, Token};
 use crate::text::literal::{self, Data};
 use indexmap::{IndexMap, IndexSet};
@@ -39,6 +39,9 @@ struct Style {
 }
 
 fn write_graph(out: &mut impl Write, graph: &Graph, style: Style) -> fmt::Result {
+    if let Some(mesh) = &graph.mesh {
+        writeln!(out, "{mesh}\n")?;
+    }
     for (index, (name, function)) in graph.functions.iter().enumerate() {
         if index > 0 {
             out.write_char('\n')?;
@@ -140,6 +143,7 @@ impl<W: Write> Printer<'_, W> {
                 write!(self.out, "{}", Quoted(name))?
             }
             write!(self.out, ": {}", function.ty(value))?;
+            self.sharding(value)?;
             for &(param, result) in &function.state {
                 if result == position
                     && let Some(&param) = function.body.params.get(param)
@@ -160,7 +164,15 @@ impl<W: Write> Printer<'_, W> {
 
     fn binding(&mut self, value: ValueId) -> fmt::Result {
         self.name(value)?;
-        write!(self.out, ": {}", self.function.ty(value))
+        write!(self.out, ": {}", self.function.ty(value))?;
+        self.sharding(value)
+    }
+
+    fn sharding(&mut self, value: ValueId) -> fmt::Result {
+        match (self.function.shardings.get(&value), &self.graph.mesh) {
+            (Some(sharding), Some(mesh)) => write!(self.out, " {}", sharding.text(mesh)),
+            (Some(_), None) | (None, _) => Ok(()),
+        }
     }
 
     fn bindings(&mut self, values: &[ValueId]) -> fmt::Result {
@@ -202,15 +214,7 @@ impl<W: Write> Printer<'_, W> {
         }
         write!(self.out, " = {}", node.op.name())?;
         self.values(&node.operands)?;
-        let mut attributes = AttrWriter::default();
-        node.op.write(&mut attributes);
-        for (position, (key, value)) in attributes.attributes.iter().enumerate() {
-            write!(self.out, "{}{key} = ", if position > 0 { ", " } else { " {" })?;
-            write_attribute(self.out, value, self.style.data)?;
-        }
-        if !attributes.attributes.is_empty() {
-            self.out.write_char('}')?;
-        }
+        write_op_attributes(self.out, &node.op, self.style.data)?;
         if self.style.origins && !node.origins.is_empty() {
             for (position, &origin) in node.origins.iter().enumerate() {
                 let name = self.graph.origins.get_index(origin as usize).map_or("", String::as_str);
@@ -232,6 +236,21 @@ impl<W: Write> Printer<'_, W> {
         }
         Ok(())
     }
+}
+
+/// The attributes of an op, ` {key = value}`, where it has any. Large tensors are elided.
+pub(crate) fn write_attributes(out: &mut impl Write, op: &Op) -> fmt::Result {
+    write_op_attributes(out, op, Data::Elided)
+}
+
+fn write_op_attributes(out: &mut impl Write, op: &Op, data: Data) -> fmt::Result {
+    let mut attributes = AttrWriter::default();
+    op.write(&mut attributes);
+    for (position, (key, value)) in attributes.attributes.iter().enumerate() {
+        write!(out, "{}{key} = ", if position > 0 { ", " } else { " {" })?;
+        write_attribute(out, value, data)?;
+    }
+    if attributes.attributes.is_empty() { Ok(()) } else { out.write_char('}') }
 }
 
 fn write_attribute(out: &mut impl Write, value: &AttrValue, data: Data) -> fmt::Result {
@@ -270,6 +289,7 @@ fn is_word(text: &str) -> bool {
 /// names and origins. Ids, spans, dead nodes and values, and the numbers of origins may differ.
 pub fn same(a: &Graph, b: &Graph) -> bool {
     a.functions.len() == b.functions.len()
+        && a.mesh == b.mesh
         && a.functions.iter().zip(&b.functions).all(
             |((a_name, a_function), (b_name, b_function))| {
                 let sorted = |state: &[(usize, usize)]| {
@@ -303,6 +323,7 @@ impl Same<'_> {
             && a.iter().zip(b).all(|(&a, &b)| {
                 self.names.0[a.index()] == self.names.1[b.index()]
                     && self.functions.0.ty(a) == self.functions.1.ty(b)
+                    && self.functions.0.shardings.get(&a) == self.functions.1.shardings.get(&b)
             })
     }
 

@@ -3,6 +3,7 @@
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Span};
 use crate::graph::{self, Function, Graph, Node, Origins, ValueId};
+use crate::mesh::{self, Mesh, Sharding};
 use crate::op::{self, AttrReader, AttrValue, Op};
 use crate::scalar::ScalarFn;
 use crate::text::ast::{self, Statement};
@@ -20,13 +21,21 @@ const MAX_SUGGESTIONS: usize = 20;
 
 /// The graph of parsed functions. `syntax_errors` says whether parts of the text are missing from them.
 pub(super) fn graph(
-    functions: &[ast::Function<'_>],
+    items: &[ast::Item<'_>],
     syntax_errors: bool,
     diagnostics: &mut Diagnostics,
 ) -> Graph {
+    let mesh = mesh(items, diagnostics);
+    let functions: Vec<&ast::Function<'_>> = items
+        .iter()
+        .filter_map(|item| match item {
+            ast::Item::Function(function) => Some(function),
+            ast::Item::Mesh { .. } => None,
+        })
+        .collect();
     let mut signatures: IndexMap<&str, (Span, Option<Vec<TensorType>>)> = IndexMap::new();
     let mut quiet = Diagnostics::default();
-    for function in functions {
+    for &function in &functions {
         let types = |items: &ast::At<Vec<ast::ResultItem<'_>>>| {
             items
                 .item
@@ -50,6 +59,7 @@ pub(super) fn graph(
     for function in functions {
         let mut resolver = Resolver {
             signatures: &signatures,
+            mesh: mesh.as_ref(),
             function: Function::default(),
             origins: &mut graph.origins,
             names: IndexMap::new(),
@@ -62,7 +72,44 @@ pub(super) fn graph(
         let resolved = resolver.function;
         graph.functions.entry(function.name.item.to_string()).or_insert(resolved);
     }
+    graph.mesh = mesh;
     graph
+}
+
+/// The mesh of a text, where it has one.
+fn mesh(items: &[ast::Item<'_>], diagnostics: &mut Diagnostics) -> Option<Mesh> {
+    let mut found: Option<(Mesh, Span)> = None;
+    for item in items {
+        let ast::Item::Mesh { word, name, axes } = item else { continue };
+        if !matches!(word.item, "mesh" | "ranks") {
+            let message = format!("expected `func`, `mesh` or `ranks`, found `{}`", word.item);
+            diagnostics.push(Diagnostic::error(Code::Syntax, message).at(word.span));
+            continue;
+        }
+        if let Some((_, earlier)) = &found {
+            let diagnostic = Diagnostic::error(Code::DuplicateName, "a program has one mesh");
+            diagnostics
+                .push(diagnostic.at(name.span).with_related(*earlier, "the first is defined here"));
+            continue;
+        }
+        let mut mesh =
+            Mesh { name: name.item.to_string(), axes: Vec::new(), divided: word.item == "ranks" };
+        for (axis, size) in axes {
+            match usize::try_from(*size) {
+                Ok(size) => mesh.axes.push((axis.item.to_owned(), size)),
+                Err(_) => {
+                    let message = format!("axis {} is larger than any mesh", axis.item);
+                    diagnostics.push(Diagnostic::error(Code::TooLarge, message).at(axis.span));
+                }
+            }
+        }
+        if let Err(why) = mesh.check() {
+            diagnostics.push(Diagnostic::error(Code::OpType, why).at(name.span));
+            mesh.axes.clear();
+        }
+        found = Some((mesh, name.span));
+    }
+    found.map(|(mesh, _)| mesh)
 }
 
 /// What a name stands for. The value is missing where its definition is wrong.
@@ -74,6 +121,7 @@ struct Known {
 
 struct Resolver<'a, 'ast> {
     signatures: &'a IndexMap<&'ast str, (Span, Option<Vec<TensorType>>)>,
+    mesh: Option<&'a Mesh>,
     function: Function,
     origins: &'a mut IndexSet<String>,
     /// The names in scope; those of an inner block are taken out at its end.
@@ -130,6 +178,10 @@ impl<'ast> Resolver<'_, 'ast> {
                 let diagnostic = self.error(Code::OpType, returned.span, message);
                 diagnostic.related.push((item.ty.span, "the result's type".into()));
             }
+            if let (Some(sharding), Some(returned)) = (&item.sharding, returned.get(position)) {
+                let value = self.names.get(&*returned.item).and_then(|known| known.value);
+                self.shard(value, sharding);
+            }
             if let Some(state) = &item.state {
                 let param =
                     function.block.params.iter().position(|param| param.name.item == state.item);
@@ -163,6 +215,9 @@ impl<'ast> Resolver<'_, 'ast> {
             };
             let value = ty.map(|ty| self.function.value(ty, Some(&param.name.item)));
             self.define(&param.name, value);
+            if let Some(sharding) = &param.sharding {
+                self.shard(value, sharding);
+            }
             resolved.params.extend(value);
         }
         let mut ends: Option<(Span, Vec<&ast::Name<'_>>)> = None;
@@ -225,6 +280,50 @@ impl<'ast> Resolver<'_, 'ast> {
             return;
         }
         self.names.insert(&name.item, known);
+    }
+
+    /// Notes how a value is divided.
+    fn shard(&mut self, value: Option<ValueId>, written: &ast::Sharding<'_>) {
+        let Some(mesh) = self.mesh else {
+            let diagnostic =
+                self.error(Code::UnknownName, written.span, "there is no mesh to divide this by");
+            diagnostic.help =
+                Some("a text names its mesh first: `mesh @m [dp = 2, tp = 4]`".into());
+            return;
+        };
+        let own = |words: &[&str]| -> Vec<String> {
+            words.iter().filter(|word| **word != "_").map(|word| (*word).to_owned()).collect()
+        };
+        let items: Vec<mesh::Item> = written
+            .item
+            .iter()
+            .map(|item| match item {
+                ast::Shard::Axes(words) => mesh::Item::Axes(own(words)),
+                ast::Shard::Partial(word, words) => {
+                    mesh::Item::Partial((*word).to_owned(), own(words))
+                }
+                ast::Shard::Stage(word, at) => mesh::Item::Stage(
+                    (*word).to_owned(),
+                    usize::try_from(*at).unwrap_or(usize::MAX),
+                ),
+            })
+            .collect();
+        let sharding = Sharding::from_items(&items, mesh);
+        let Some(value) = value else { return };
+        let checked =
+            sharding.and_then(|found| found.check(self.function.ty(value), mesh).map(|()| found));
+        match checked {
+            Err(why) => {
+                self.error(Code::OpType, written.span, why);
+            }
+            Ok(sharding) => {
+                let earlier = self.function.shardings.insert(value, sharding.clone());
+                if let Some(earlier) = earlier.filter(|earlier| *earlier != sharding) {
+                    let message = format!("the value is also written as {}", earlier.text(mesh));
+                    self.error(Code::OpType, written.span, message);
+                }
+            }
+        }
     }
 
     /// The value of a name, reported where there is none. `None` too where its definition is wrong.
@@ -309,6 +408,9 @@ impl<'ast> Resolver<'_, 'ast> {
             .collect();
         for (result, &value) in define.results.iter().zip(&results) {
             self.define(&result.name, value);
+            if let Some(sharding) = &result.sharding {
+                self.shard(value, sharding);
+            }
         }
         if self.diagnostics.0.len() > errors_before || types.is_none() {
             return None;

@@ -45,6 +45,7 @@ enum Before {
     Do,
     Word,
     Equals,
+    Bracket,
     Other,
 }
 
@@ -68,6 +69,8 @@ pub(super) fn terminals(tokens: Vec<Spanned<'_>>) -> Vec<(usize, Terminal<'_>, u
             Before::Word
         } else if token == Token::Equals {
             Before::Equals
+        } else if token == Token::RightBracket {
+            Before::Bracket
         } else {
             Before::Other
         };
@@ -98,7 +101,10 @@ fn role(token: &Token<'_>, before: Before, next: Option<&Token<'_>>, open: &mut 
             plain
         }
         Token::LeftBrace => {
-            let after_op = matches!(before, Before::Value | Before::Do | Before::Word);
+            // Behind a type, which only a function's block may follow, stands how its value is divided.
+            let after_type = before == Before::Bracket && !open.is_empty();
+            let after_op =
+                after_type || matches!(before, Before::Value | Before::Do | Before::Word);
             open.push(if after_op { Open::Attributes } else { Open::Block });
             if after_op { plain } else { is(Terminal::BlockOpen) }
         }

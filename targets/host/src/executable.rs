@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use systole_compiler::kernel::{Kernel, Role};
 use systole_compiler::module::{BufferId, KernelId, Layout, Lifetime, Module, ScalarSource, Step};
+use systole_compiler::op::Op;
 use systole_compiler::tensor::Tensor;
 use systole_compiler::types::TensorType;
 
@@ -72,6 +73,9 @@ pub enum HostError {
     /// The deadline passed.
     #[error("the deadline passed")]
     Deadline,
+    /// A collective has no value: ranks do not agree, another one failed, or there is only one.
+    #[error("{0}")]
+    Ranks(String),
 }
 
 /// Where a buffer's memory is.
@@ -118,6 +122,8 @@ pub(crate) enum Action {
     Call(Call),
     /// Elements move between layouts.
     Copy { from: usize, to: usize },
+    /// An exchange with other ranks.
+    Collective { op: Box<Op>, operands: Vec<usize>, result: usize },
     /// One of two lists.
     If { condition: usize, then: Vec<Action>, otherwise: Vec<Action> },
     /// A loop with a condition.
@@ -385,6 +391,11 @@ impl Units<'_> {
                 Action::Call(self.call(*kernel, operands, scalars))
             }
             Step::Copy { from, to } => Action::Copy { from: from.index(), to: to.index() },
+            Step::Collective { op, operands, result, .. } => Action::Collective {
+                op: Box::new(op.clone()),
+                operands: operands.iter().map(|operand| operand.index()).collect(),
+                result: result.index(),
+            },
             Step::If { condition, then, otherwise } => Action::If {
                 condition: condition.index(),
                 then: self.resolve(then),
@@ -581,6 +592,9 @@ fn find_written(module: &Module, steps: &[Step], written: &mut BTreeSet<BufferId
             }
             Step::Copy { to, .. } => {
                 written.insert(module.memory(*to));
+            }
+            Step::Collective { result, .. } => {
+                written.insert(module.memory(*result));
             }
             Step::If { then, otherwise, .. } => {
                 find_written(module, then, written);

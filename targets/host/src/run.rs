@@ -15,6 +15,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use systole_compiler::kernel::{Affine, Term};
+use systole_compiler::ranks::{self, Alone, Exchange};
 use systole_compiler::tensor::Tensor;
 use systole_compiler::types::DType;
 
@@ -29,11 +30,13 @@ pub struct RunOptions<'a> {
     pub cancelled: Option<&'a (dyn Fn() -> bool + Sync)>,
     /// When the run ends at the latest.
     pub deadline: Option<Instant>,
+    /// The rank that runs, where there are several.
+    pub exchange: Option<&'a dyn Exchange>,
 }
 
 impl Default for RunOptions<'_> {
     fn default() -> Self {
-        RunOptions { threads: 1, pool: None, cancelled: None, deadline: None }
+        RunOptions { threads: 1, pool: None, cancelled: None, deadline: None, exchange: None }
     }
 }
 
@@ -215,6 +218,16 @@ impl Run<'_> {
             match step {
                 Action::Call(call) => self.call(call)?,
                 Action::Copy { from, to } => self.copy(*from, *to),
+                Action::Collective { op, operands, result } => {
+                    let operands: Vec<Tensor> = operands
+                        .iter()
+                        .map(|&buffer| self.tensor(buffer, &self.executable.places[buffer]))
+                        .collect();
+                    let exchange = self.options.exchange.unwrap_or(&Alone);
+                    let value = ranks::value(op, &operands, exchange)
+                        .map_err(|error| HostError::Ranks(error.to_string()))?;
+                    self.put(*result, &value);
+                }
                 Action::If { condition, then, otherwise } => {
                     let chosen = if self.is_true(*condition) { then } else { otherwise };
                     self.steps(chosen)?;
@@ -328,6 +341,12 @@ impl Run<'_> {
         // SAFETY: the buffer has as many bytes, and no kernel runs now.
         let data = unsafe { std::slice::from_raw_parts(self.workspace.addresses[buffer], bytes) };
         place.layout.unpack(&place.ty, data)
+    }
+
+    fn put(&self, buffer: usize, value: &Tensor) {
+        let packed = self.executable.places[buffer].layout.pack(value);
+        // SAFETY: a packed tensor has the bytes of its layout, and is memory of its own.
+        unsafe { self.addresses[buffer].copy_from_nonoverlapping(packed.as_ptr(), packed.len()) };
     }
 
     fn copy(&self, from: usize, to: usize) {

@@ -288,6 +288,13 @@ pub(crate) enum Step<'a> {
         from: Name<'a>,
         to: Name<'a>,
     },
+    Exchange {
+        op: At<&'a str>,
+        operands: Vec<Name<'a>>,
+        result: Name<'a>,
+        attributes: Vec<(At<&'a str>, Value<'a>)>,
+        origins: Vec<Cow<'a, str>>,
+    },
     If {
         condition: Name<'a>,
         then: Vec<At<Step<'a>>>,

@@ -7,6 +7,8 @@ use crate::diagnostic::{Code, Diagnostic, Diagnostics, Span};
 use crate::module::{
     Buffer, BufferId, KernelId, Layout, Lifetime, Module, Piece, ScalarSource, Step,
 };
+use crate::op::{self, AttrReader, AttrValue, Kind, Op};
+use crate::text::ast::Value;
 use crate::text::literal;
 use crate::types::{DType, MAX_TENSOR_BYTES, Shape, TensorType};
 use std::collections::{BTreeMap, BTreeSet};
@@ -216,6 +218,15 @@ impl Resolver<'_> {
                 let (from, to) = (self.lookup(from), self.lookup(to));
                 Some(Step::Copy { from: from?, to: to? })
             }
+            ast::Step::Exchange { op, operands, result, attributes, origins } => {
+                let operands = self.all(operands);
+                let result = self.lookup(result);
+                let op = self.collective(op, attributes)?;
+                let mut origins: Vec<String> =
+                    origins.iter().map(|origin| origin.as_ref().to_owned()).collect();
+                origins.sort();
+                Some(Step::Collective { op, operands: operands?, result: result?, origins })
+            }
             ast::Step::If { condition, then, otherwise } => {
                 let condition = self.lookup(condition);
                 let (then, otherwise) = (self.steps(then), self.steps(otherwise));
@@ -238,6 +249,30 @@ impl Resolver<'_> {
         }
     }
 
+    fn collective(&mut self, name: &At<&str>, attributes: &[(At<&str>, Value<'_>)]) -> Option<Op> {
+        let is_collective = |row: &&(&str, Kind, &str, op::Sampler)| row.1 == Kind::Collective;
+        if !op::CATALOG.iter().filter(is_collective).any(|row| row.0 == name.item) {
+            let message = format!("there is no collective {}", name.item);
+            self.error(Code::UnknownOp, message, name.span);
+            return None;
+        }
+        let mut read = Vec::new();
+        for (key, value) in attributes {
+            let Some(value) = attribute(value) else {
+                let message = "this is not the value of an attribute";
+                self.error(Code::Attribute, message, key.span);
+                return None;
+            };
+            read.push(op::Attribute { key: key.item.to_owned(), value, span: key.span });
+        }
+        let mut reader = AttrReader::new(&read, name.span);
+        let op = Op::read(name.item, &mut reader);
+        let problems = reader.finish();
+        let wrong = problems.has_errors();
+        self.diagnostics.0.extend(problems.0);
+        op.filter(|_| !wrong)
+    }
+
     fn scalar(&mut self, ast: &ast::Scalar<'_>) -> Option<ScalarSource> {
         match ast {
             ast::Scalar::Buffer(name) => self.lookup(name).map(ScalarSource::Buffer),
@@ -249,5 +284,19 @@ impl Resolver<'_> {
                 }
             },
         }
+    }
+}
+
+/// The value of a collective's attribute: numbers, words and lists of them.
+fn attribute(value: &Value<'_>) -> Option<AttrValue> {
+    match value {
+        Value::Int(value) => i64::try_from(*value).ok().map(AttrValue::Int),
+        Value::Float(value) => Some(AttrValue::Float(*value)),
+        Value::Word(word) => Some(AttrValue::Word((*word).to_owned())),
+        Value::Text(text) => Some(AttrValue::Text(text.to_string())),
+        Value::List(items) => {
+            items.iter().map(attribute).collect::<Option<Vec<_>>>().map(AttrValue::List)
+        }
+        Value::Type(_) | Value::Call(..) => None,
     }
 }
