@@ -6,7 +6,9 @@
 //! other axes every rank holds the same. Sizes divide evenly: nothing is padded, and what does not divide is not cut.
 
 use crate::kernel::Combine;
-use crate::types::TensorType;
+use crate::tensor::Tensor;
+use crate::types::{TensorType, strides};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// The largest number of ranks of a mesh.
@@ -172,6 +174,49 @@ impl Sharding {
             *size /= mesh.sizes(axes);
         }
         part
+    }
+
+    /// The part of a value that a rank has.
+    pub fn cut(&self, whole: &Tensor, mesh: &Mesh, rank: usize) -> Tensor {
+        let mut part = whole.clone();
+        for (dim, axes) in self.dims.iter().enumerate() {
+            part = crate::ranks::part(&part, dim, mesh.position(rank, axes), mesh.sizes(axes));
+        }
+        part
+    }
+
+    /// The value of which ranks have those parts; of ranks that have the same part, the first counts.
+    pub fn join(&self, parts: &[(usize, Tensor)], mesh: &Mesh) -> Option<Tensor> {
+        let (_, first) = parts.first()?;
+        let whole = self.whole_type(first.ty(), mesh)?;
+        let width = whole.dtype.bytes();
+        let steps = strides(&whole.shape);
+        let mut data = vec![0u8; whole.bytes()];
+        let mut seen = BTreeSet::new();
+        for (rank, part) in parts {
+            let place: Vec<usize> =
+                self.dims.iter().map(|axes| mesh.position(*rank, axes)).collect();
+            if !seen.insert(place.clone()) || part.count() == 0 {
+                continue;
+            }
+            let shape = part.shape();
+            let row = shape.last().map_or(1, |&size| size);
+            let mut index = vec![0usize; shape.len().saturating_sub(1)];
+            for bytes in part.bytes().chunks_exact(row * width) {
+                let at =
+                    |dim: usize| place[dim] * shape[dim] + index.get(dim).copied().unwrap_or(0);
+                let start: usize = (0..shape.len()).map(|dim| at(dim) * steps[dim]).sum();
+                data[start * width..][..bytes.len()].copy_from_slice(bytes);
+                for dim in (0..index.len()).rev() {
+                    index[dim] += 1;
+                    if index[dim] < shape[dim] {
+                        break;
+                    }
+                    index[dim] = 0;
+                }
+            }
+        }
+        Tensor::new(whole, bytes::Bytes::from(data))
     }
 
     /// The type of a value whose part has that type; `None` where it is larger than any memory.

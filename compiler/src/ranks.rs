@@ -5,9 +5,13 @@
 //! `permute` waits for its receiver, not its sender for it. Ranks that cannot go on, because another failed or waits for
 //! them in vain, end with an error that says where each stands; none waits for ever.
 
+mod check;
+
+pub use check::check;
+
 use crate::evaluate::EvaluateError;
 use crate::kernel::Combine;
-use crate::op::{AttrWriter, Concat, Op, Slice};
+use crate::op::{AttrValue, AttrWriter, Concat, Op, Slice};
 use crate::tensor::{Tensor, shape_text};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -141,7 +145,12 @@ pub fn agreement(op: &Op, operand: &crate::types::TensorType) -> String {
     let mut text = format!("{} {operand}", op.name());
     for (key, value) in &attributes.attributes {
         if !matches!(*key, "groups" | "pairs") {
-            text.push_str(&format!(" {key} = {value:?}"));
+            match value {
+                AttrValue::Word(word) => text.push_str(&format!(" {key} = {word}")),
+                AttrValue::Int(number) => text.push_str(&format!(" {key} = {number}")),
+                #[expect(clippy::wildcard_enum_match_arm, reason = "collectives have no others")]
+                other => text.push_str(&format!(" {key} = {other:?}")),
+            }
         }
     }
     text

@@ -7,12 +7,15 @@ use std::fmt::Display;
 use systole_compiler::arena::Id;
 use systole_compiler::diagnostic::Diagnostics;
 use systole_compiler::evaluate::{self, Budget};
+use systole_compiler::graph::Graph;
 use systole_compiler::kernel::{self, Kernel, Place, Role};
 use systole_compiler::machine::{ContractTile, Machine};
 use systole_compiler::module::{Buffer, Layout, Lifetime, Module, ScalarSource, Step};
 use systole_compiler::pass::{Changed, Context, Pass};
 use systole_compiler::passes;
+use systole_compiler::passes::shard::Divided;
 use systole_compiler::pipeline::{self, Silent};
+use systole_compiler::ranks;
 use systole_compiler::scalar::ScalarFn;
 use systole_compiler::tensor::Tensor;
 use systole_systolic::machine::Machine as Core;
@@ -246,7 +249,10 @@ fn around(kernel: &Kernel, scalars: &[i64]) -> Module {
 fn evaluate(program: &Program, inputs: &[Tensor], scalars: &[i64]) -> Result<Vec<Tensor>, String> {
     let budget = Budget { cancelled: &|| false, bytes: 4 << 30 };
     match program {
-        Program::Graph(graph) => evaluate::graph(graph, inputs, &budget).map_err(text),
+        Program::Graph(graph) => match Divided::of_rank(graph) {
+            Some(divided) => on_ranks(&divided, graph, inputs),
+            None => evaluate::graph(graph, inputs, &budget).map_err(text),
+        },
         Program::Kernel(kernel) => evaluate_kernel(kernel, inputs, scalars, &budget),
         Program::Module(module) => {
             systole_compiler::module::evaluate(module, inputs, &budget).map_err(text)
@@ -334,4 +340,15 @@ fn run_core(module: &Module, inputs: &[Tensor], core: &Core) -> Result<Vec<Tenso
 
 fn text(error: impl Display) -> String {
     error.to_string()
+}
+
+/// The whole results of a rank's program, run on all ranks with their parts of whole inputs.
+fn on_ranks(divided: &Divided, graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
+    ranks::check(&[graph], &divided.program_of).map_err(|error| error.to_string())?;
+    let results = ranks::run(divided.mesh.ranks(), |why| why, &|rank, exchange| {
+        let inputs = divided.inputs(rank, inputs);
+        evaluate::graph_as(graph, &inputs, &Budget::UNLIMITED, exchange)
+            .map_err(|error| error.to_string())
+    })?;
+    Ok(divided.outputs(&results))
 }

@@ -11,6 +11,7 @@ pub mod load_once;
 pub mod merge_duplicates;
 pub mod place;
 pub mod plan_buffers;
+pub mod shard;
 pub mod simplify;
 pub mod tile;
 
@@ -24,6 +25,7 @@ pub const GRAPH_PASSES: &[Pass<Graph>] = &[
     inline_calls::PASS,
     simplify::PASS,
     expand::PASS,
+    shard::PASS,
     fold_constants::PASS,
     merge_duplicates::PASS,
     drop_dead::PASS,

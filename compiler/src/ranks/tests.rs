@@ -54,7 +54,7 @@ fn ranks_that_wait_in_vain_say_where_they_stand() {
     let error = run(2, |why| why, &program).expect_err("they never meet");
     assert_eq!(
         error,
-        "no rank can go on: rank 0 waits for ranks [0, 1] in all-reduce f32[2] combine = Word(\"sum\"); rank 1 waits \
+        "no rank can go on: rank 0 waits for ranks [0, 1] in all-reduce f32[2] combine = sum; rank 1 waits \
          for a message of rank 0"
     );
 }

@@ -22,8 +22,8 @@ pub(super) enum Item<'a> {
     Function(Function<'a>),
     /// `mesh @m [dp = 2, tp = 4]`, or `ranks`.
     Mesh {
-        /// The first word.
-        word: At<&'a str>,
+        /// Whether it is `ranks`.
+        divided: bool,
         /// The name.
         name: Name<'a>,
         /// The axes.

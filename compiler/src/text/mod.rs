@@ -104,6 +104,8 @@ fn terminal_text(terminal: &Terminal<'_>) -> String {
         Terminal::BlockOpen => "`{`".to_owned(),
         Terminal::BlockClose => "`}`".to_owned(),
         Terminal::Func => "`func`".to_owned(),
+        Terminal::Mesh => "`mesh`".to_owned(),
+        Terminal::Ranks => "`ranks`".to_owned(),
         Terminal::Return => "`return`".to_owned(),
         Terminal::Yield => "`yield`".to_owned(),
         Terminal::Do => "`do`".to_owned(),

@@ -80,20 +80,14 @@ pub(super) fn graph(
 fn mesh(items: &[ast::Item<'_>], diagnostics: &mut Diagnostics) -> Option<Mesh> {
     let mut found: Option<(Mesh, Span)> = None;
     for item in items {
-        let ast::Item::Mesh { word, name, axes } = item else { continue };
-        if !matches!(word.item, "mesh" | "ranks") {
-            let message = format!("expected `func`, `mesh` or `ranks`, found `{}`", word.item);
-            diagnostics.push(Diagnostic::error(Code::Syntax, message).at(word.span));
-            continue;
-        }
+        let ast::Item::Mesh { divided, name, axes } = item else { continue };
         if let Some((_, earlier)) = &found {
             let diagnostic = Diagnostic::error(Code::DuplicateName, "a program has one mesh");
             diagnostics
                 .push(diagnostic.at(name.span).with_related(*earlier, "the first is defined here"));
             continue;
         }
-        let mut mesh =
-            Mesh { name: name.item.to_string(), axes: Vec::new(), divided: word.item == "ranks" };
+        let mut mesh = Mesh { name: name.item.to_string(), axes: Vec::new(), divided: *divided };
         for (axis, size) in axes {
             match usize::try_from(*size) {
                 Ok(size) => mesh.axes.push((axis.item.to_owned(), size)),

@@ -15,6 +15,10 @@ pub(super) enum Terminal<'a> {
     BlockClose,
     /// `func` before a name.
     Func,
+    /// `mesh` before a name.
+    Mesh,
+    /// `ranks` before a name.
+    Ranks,
     /// `return` where a statement starts.
     Return,
     /// `yield` where a statement starts.
@@ -136,6 +140,11 @@ fn role(token: &Token<'_>, before: Before, next: Option<&Token<'_>>, open: &mut 
         Token::Word("func") if open.is_empty() || matches!(next, Some(Token::Symbol(_))) => {
             open.clear();
             is(Terminal::Func)
+        }
+        Token::Word(word @ ("mesh" | "ranks"))
+            if open.is_empty() && matches!(next, Some(Token::Symbol(_))) =>
+        {
+            is(if *word == "mesh" { Terminal::Mesh } else { Terminal::Ranks })
         }
         Token::Word(word @ ("return" | "yield"))
             if matches!(next, Some(Token::Value(_) | Token::RightBrace) | None) =>

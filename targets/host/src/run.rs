@@ -346,7 +346,9 @@ impl Run<'_> {
     fn put(&self, buffer: usize, value: &Tensor) {
         let packed = self.executable.places[buffer].layout.pack(value);
         // SAFETY: a packed tensor has the bytes of its layout, and is memory of its own.
-        unsafe { self.addresses[buffer].copy_from_nonoverlapping(packed.as_ptr(), packed.len()) };
+        unsafe {
+            self.workspace.addresses[buffer].copy_from_nonoverlapping(packed.as_ptr(), packed.len())
+        };
     }
 
     fn copy(&self, from: usize, to: usize) {

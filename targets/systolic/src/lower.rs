@@ -174,10 +174,32 @@ fn check(module: &Module) -> Result<(), CompileError> {
             found.insert((format!("%{}", buffer.name), why));
         }
     }
+    find_collectives(&module.steps, &mut found);
     if found.is_empty() {
         return Ok(());
     }
     Err(CompileError::Unsupported(found.into_iter().collect()))
+}
+
+fn find_collectives(steps: &[module::Step], found: &mut BTreeSet<(String, String)>) {
+    for step in steps {
+        match step {
+            module::Step::Collective { op, .. } => {
+                let why = "exchanges between ranks are not programmed yet".to_owned();
+                found.insert((op.name().to_owned(), why));
+            }
+            module::Step::If { then, otherwise, .. } => {
+                find_collectives(then, found);
+                find_collectives(otherwise, found);
+            }
+            module::Step::While { before, body, .. } => {
+                find_collectives(before, found);
+                find_collectives(body, found);
+            }
+            module::Step::For { body, .. } => find_collectives(body, found),
+            module::Step::Kernel { .. } | module::Step::Copy { .. } => {}
+        }
+    }
 }
 
 fn accumulates_f64(body: &[Stmt]) -> bool {
@@ -280,6 +302,7 @@ impl Lowering<'_> {
                     origins: Vec::new(),
                 }
             }
+            module::Step::Collective { .. } => unreachable!("modules with collectives are refused"),
             module::Step::If { condition, then, otherwise } => program::Step::If {
                 condition: index_of(*condition),
                 then: self.steps(then),
