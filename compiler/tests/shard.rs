@@ -43,6 +43,7 @@ fn machine() -> systole_compiler::machine::Machine {
     Machine {
         name: "test".into(),
         near_rows: 1,
+        schedules: false,
         near_bytes: 256 << 10,
         vector_elements: 4,
         contract: ContractTile { m: (8, 64), n: (16, 256), k: (1, 256) },

@@ -229,3 +229,21 @@ fn origins_are_in_the_table() {
     };
     check(spoil, "rule 12: an origin is not in the graph's table");
 }
+
+#[test]
+fn meshes_have_ranks() {
+    let spoil = |graph: &mut Graph| {
+        graph.mesh = Some(crate::mesh::Mesh::new(&[("dp", 0)]));
+    };
+    check(spoil, "rule 13: axis dp has 0 ranks, but at least 1 is needed");
+}
+
+#[test]
+fn shardings_fit_their_values() {
+    let spoil = |graph: &mut Graph| {
+        graph.mesh = Some(crate::mesh::Mesh::new(&[("dp", 2)]));
+        let x = graph.entry().body.params[0];
+        graph.entry_mut().shard(x, crate::mesh::Sharding::whole(2));
+    };
+    check(spoil, "rule 14: %x: 2 dimensions are sharded, but f32[2] has 1");
+}
