@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use systole_compiler::diagnostic::Code;
+use systole_compiler::mesh::Mesh;
 use systole_compiler::pipeline::Observer;
 use systole_host::Pool;
 
@@ -29,6 +30,8 @@ pub struct Compiler {
     pub(crate) observer: Option<SharedObserver>,
     pub(crate) pool: Option<Arc<dyn Pool>>,
     pub(crate) limits: Limits,
+    pub(crate) mesh: Option<Mesh>,
+    pub(crate) shardings: Vec<(String, String)>,
 }
 
 /// An observer that several compilations may tell.
@@ -50,6 +53,8 @@ impl fmt::Debug for Compiler {
             .field("threads", &self.threads)
             .field("cache_entries", &self.cache_entries)
             .field("limits", &self.limits)
+            .field("mesh", &self.mesh)
+            .field("shardings", &self.shardings)
             .finish_non_exhaustive()
     }
 }
@@ -65,6 +70,8 @@ impl Default for Compiler {
             observer: None,
             pool: None,
             limits: Limits::default(),
+            mesh: None,
+            shardings: Vec::new(),
         }
     }
 }
@@ -91,6 +98,22 @@ impl Compiler {
     /// Pairs an input with the output that is its value in the next run: see [`Program::run_stateful`].
     pub fn state(mut self, input: impl Into<String>, output: impl Into<String>) -> Compiler {
         self.state.push((input.into(), output.into()));
+        self
+    }
+
+    /// Divides the model among the ranks of a mesh, which run on threads of this machine: inputs are split and outputs put
+    /// together again. Without [`Compiler::shard`], and without shardings in the model, axis `dp` divides the batch and
+    /// axis `tp` the weights of products.
+    pub fn mesh(mut self, mesh: Mesh) -> Compiler {
+        self.mesh = Some(mesh);
+        self
+    }
+
+    /// Says how the input, output or value of that name is divided among the axes of the mesh: `{dp, _}` cuts its first
+    /// dimension, `{_, (dp, tp)}` the second one by two axes, `{_, _, sum(tp)}` leaves partial sums, `{_, _, pp = 1}` puts
+    /// it on a stage.
+    pub fn shard(mut self, name: impl Into<String>, sharding: impl Into<String>) -> Compiler {
+        self.shardings.push((name.into(), sharding.into()));
         self
     }
 

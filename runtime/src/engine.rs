@@ -5,6 +5,7 @@ use crate::compiler::{Compiler, SharedObserver};
 use crate::error::{Error, ErrorKind};
 use crate::limits::Limits;
 use crate::options::RunOptions;
+use crate::ranks::{self, Ranks};
 use crate::report::{CompileTimes, MemoryPlan};
 use crate::target::{Kind, Listing, Target};
 use std::sync::PoisonError;
@@ -17,6 +18,7 @@ use systole_compiler::module::{self, Module};
 use systole_compiler::pass::{Changed, Declined};
 use systole_compiler::passes::plan_buffers;
 use systole_compiler::pipeline::{self, Go, Level, Observer};
+use systole_compiler::ranks::{Alone, Exchange};
 use systole_compiler::tensor::Tensor;
 use systole_compiler::types::TensorType;
 use systole_host::{Executable, HostError, Threads};
@@ -28,6 +30,7 @@ pub(crate) enum Engine {
     Kernels(Module),
     Host(Box<Host>),
     Accelerator(Box<Accelerator>),
+    Ranks(Box<Ranks>),
 }
 
 /// Code for the host.
@@ -60,6 +63,11 @@ pub(crate) fn check_available(target: &Target) -> Result<(), Error> {
         Kind::Reference | Kind::Kernels | Kind::Systolic(_) => Ok(()),
         Kind::Host { .. } => machine(target).map(|_| ()),
     }
+}
+
+/// Whether graphs are evaluated as they are.
+pub(crate) fn is_reference(target: &Target) -> bool {
+    matches!(target.kind, Kind::Reference)
 }
 
 /// The machine that the passes compile for. The interpreter of kernels takes what the host would run.
@@ -171,6 +179,10 @@ impl Engine {
     pub(crate) fn new(graph: Graph, setting: Setting<'_>) -> Result<(Engine, CompileTimes), Error> {
         let target = &setting.compiler.target;
         check_available(target)?;
+        if ranks::are_wanted(&graph, setting) {
+            let (ranks, times) = Ranks::new(graph, setting)?;
+            return Ok((Engine::Ranks(Box::new(ranks)), times));
+        }
         if let Kind::Reference = target.kind {
             return Ok((Engine::Reference(graph), CompileTimes::default()));
         }
@@ -212,16 +224,39 @@ impl Engine {
         options: &RunOptions,
     ) -> Result<Vec<Tensor>, Error> {
         match self {
-            Engine::Reference(_) | Engine::Kernels(_) => self.evaluate(inputs, options),
-            Engine::Host(engine) => engine.run(options, |run| engine.executable.run(inputs, run)),
+            Engine::Ranks(ranks) => ranks.run(inputs, options),
             Engine::Accelerator(engine) => engine.run(inputs, options),
+            Engine::Reference(_) | Engine::Kernels(_) | Engine::Host(_) => {
+                self.run_as(inputs, options, &Alone)
+            }
+        }
+    }
+
+    /// The results on one rank of several.
+    pub(crate) fn run_as(
+        &self,
+        inputs: &[Tensor],
+        options: &RunOptions,
+        exchange: &dyn Exchange,
+    ) -> Result<Vec<Tensor>, Error> {
+        match self {
+            Engine::Reference(_) | Engine::Kernels(_) => self.evaluate(inputs, options, exchange),
+            Engine::Host(engine) => {
+                engine.run(options, exchange, |run| engine.executable.run(inputs, run))
+            }
+            // Its programs have no exchanges: those that do are refused when they are compiled.
+            Engine::Accelerator(engine) => engine.run(inputs, options),
+            Engine::Ranks(_) => unreachable!("a rank has no ranks of its own"),
         }
     }
 
     /// Memory for [`Engine::run_in`].
     pub(crate) fn memory(&self) -> Result<Memory, Error> {
         match self {
-            Engine::Reference(_) | Engine::Kernels(_) | Engine::Accelerator(_) => {
+            Engine::Reference(_)
+            | Engine::Kernels(_)
+            | Engine::Accelerator(_)
+            | Engine::Ranks(_) => {
                 Ok(Memory::Tensors(Vec::new()))
             }
             Engine::Host(engine) => {
@@ -243,7 +278,7 @@ impl Engine {
     ) -> Result<(), Error> {
         match (self, memory) {
             (Engine::Host(engine), Memory::Host(workspace)) => {
-                engine.run(options, |run| engine.executable.run_in(workspace, inputs, run))
+                engine.run(options, &Alone, |run| engine.executable.run_in(workspace, inputs, run))
             }
             (_, memory) => {
                 let inputs: Vec<Tensor> = (0..count).map(|index| inputs(index).clone()).collect();
@@ -265,7 +300,10 @@ impl Engine {
             }
             (_, Memory::Tensors(tensors)) => (tensors[index].ty(), tensors[index].bytes()),
             (
-                Engine::Reference(_) | Engine::Kernels(_) | Engine::Accelerator(_),
+                Engine::Reference(_)
+                | Engine::Kernels(_)
+                | Engine::Accelerator(_)
+                | Engine::Ranks(_),
                 Memory::Host(_),
             ) => {
                 unreachable!("memory is used by the engine that made it")
@@ -295,14 +333,19 @@ impl Engine {
         })
     }
 
-    fn evaluate(&self, inputs: &[Tensor], options: &RunOptions) -> Result<Vec<Tensor>, Error> {
+    fn evaluate(
+        &self,
+        inputs: &[Tensor],
+        options: &RunOptions,
+        exchange: &dyn Exchange,
+    ) -> Result<Vec<Tensor>, Error> {
         let cancelled = || options.is_over();
         let budget =
             Budget { cancelled: &cancelled, bytes: options.memory_limit.unwrap_or(usize::MAX) };
         let results = match self {
-            Engine::Reference(graph) => evaluate::graph(graph, inputs, &budget),
-            Engine::Kernels(module) => module::evaluate(module, inputs, &budget),
-            Engine::Host(_) | Engine::Accelerator(_) => {
+            Engine::Reference(graph) => evaluate::graph_as(graph, inputs, &budget, exchange),
+            Engine::Kernels(module) => module::evaluate_as(module, inputs, &budget, exchange),
+            Engine::Host(_) | Engine::Accelerator(_) | Engine::Ranks(_) => {
                 unreachable!("machine code is not evaluated")
             }
         };
@@ -315,6 +358,7 @@ impl Host {
     fn run<R>(
         &self,
         options: &RunOptions,
+        exchange: &dyn Exchange,
         run: impl FnOnce(&systole_host::RunOptions<'_>) -> Result<R, HostError>,
     ) -> Result<R, Error> {
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -334,7 +378,7 @@ impl Host {
             pool,
             cancelled: watched.then_some(&cancelled as &(dyn Fn() -> bool + Sync)),
             deadline: None,
-            exchange: None,
+            exchange: Some(exchange),
         };
         run(&run_options).map_err(|error| host(error, &Limits::of(options), "run"))
     }

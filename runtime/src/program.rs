@@ -166,6 +166,11 @@ impl Program {
         let outputs = outputs.map(|(port, ty)| Port::fixed(&port.name, ty)).collect();
         let signature = Signature { inputs, outputs, state: self.signature().state.clone() };
         let setting = self.setting(&compiler.limits);
+        if crate::ranks::are_wanted(&bound.graph, setting) {
+            return Err(Error::unsupported(
+                "a program for the ranks of a mesh cannot be saved yet",
+            ));
+        }
         let module = engine::lowered(bound.graph, setting)?;
         Ok(Content { module, signature, values })
     }

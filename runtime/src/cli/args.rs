@@ -488,6 +488,21 @@ pub(super) struct ModelArgs {
     pub(super) cpu: Option<String>,
     #[command(flatten)]
     pub(super) modeled: ModeledArgs,
+    /// Divide the model among the ranks of a mesh, which run as threads: `dp=2,tp=4`. Without --shard, dp divides the batch and tp the weights of products
+    #[arg(long, value_name = "AXIS=N,..", value_parser = mesh)]
+    pub(super) mesh: Option<systole::Mesh>,
+    /// Say how an input, output or value is divided: `x={dp,_}`, `y={_,(dp,tp)}`, `h={_,_,pp=1}`
+    #[arg(long = "shard", value_name = "NAME={..}", value_parser = sharding)]
+    pub(super) shardings: Vec<(String, String)>,
+}
+
+fn mesh(text: &str) -> Result<systole::Mesh, String> {
+    systole::Mesh::parse(text)
+}
+
+fn sharding(text: &str) -> Result<(String, String), String> {
+    let (name, sharding) = text.split_once('=').ok_or("a sharding is given as NAME={..}")?;
+    Ok((name.to_owned(), sharding.to_owned()))
 }
 
 #[derive(Debug, Args)]

@@ -124,6 +124,12 @@ pub(super) fn compiler(context: &Context, args: &ModelArgs, target: &Target) -> 
     if let Some(deadline) = context.deadline() {
         compiler = compiler.deadline(deadline);
     }
+    if let Some(mesh) = &args.mesh {
+        compiler = compiler.mesh(mesh.clone());
+    }
+    for (name, sharding) in &args.shardings {
+        compiler = compiler.shard(name, sharding);
+    }
     args.dims.iter().fold(compiler, |compiler, (name, size)| compiler.bind(name, *size))
 }
 
