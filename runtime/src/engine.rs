@@ -256,9 +256,7 @@ impl Engine {
             Engine::Reference(_)
             | Engine::Kernels(_)
             | Engine::Accelerator(_)
-            | Engine::Ranks(_) => {
-                Ok(Memory::Tensors(Vec::new()))
-            }
+            | Engine::Ranks(_) => Ok(Memory::Tensors(Vec::new())),
             Engine::Host(engine) => {
                 let workspace = engine.executable.workspace();
                 let workspace =

@@ -546,3 +546,39 @@ fn tables_are_complete_and_json_has_the_same_rows() {
         }
     }
 }
+
+#[test]
+fn a_mesh_gives_what_one_device_gives() {
+    let text = "func @main(%x: f32[4, 8], %w: f32[8, 4]) -> (y: f32[4, 4]) {
+  %y = contract %x, %w {batch = [], over = [[1, 0]], accumulate = f32, dtype = f32}
+  return %y
+}
+";
+    let folder = folder(&[("product.tir", text.as_bytes())]);
+    let all = ["--input", "*=random:1"];
+    ok(systole(
+        folder.path(),
+        &[&["run", "product.tir", "--outputs", "one.npz"][..], &all].concat(),
+    ));
+    for target in ["host", "kernels", "reference"] {
+        let flags = [
+            "run",
+            "product.tir",
+            "--target",
+            target,
+            "--mesh",
+            "dp=2,tp=2",
+            "--shard",
+            "x={dp,tp}",
+            "--expect",
+            "one.npz",
+        ];
+        ok(systole(folder.path(), &[&flags[..], &all].concat()));
+    }
+    let wrong = ["run", "product.tir", "--mesh", "dp=3", "--shard", "x={dp,_}"];
+    let ended = systole(folder.path(), &[&wrong[..], &all].concat());
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.err.contains("does not divide into 3 parts"), "{ended:?}");
+    let ended = systole(folder.path(), &["run", "product.tir", "--mesh", "dp"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+}
