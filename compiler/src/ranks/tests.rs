@@ -1,3 +1,5 @@
+//! How ranks meet, and how they end where they do not.
+
 use super::*;
 use crate::op::{AllGather, AllReduce, AllToAll, Permute, ReduceScatter};
 

@@ -1,3 +1,5 @@
+//! What the check of ranks finds, a breaking case for each.
+
 use super::*;
 use crate::text;
 
