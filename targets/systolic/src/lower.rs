@@ -141,7 +141,7 @@ fn each_call(steps: &[module::Step], visit: &mut dyn FnMut(module::KernelId, &[B
     for step in steps {
         match step {
             module::Step::Kernel { kernel, operands, .. } => visit(*kernel, operands),
-            module::Step::Copy { .. } => {}
+            module::Step::Copy { .. } | module::Step::Collective { .. } => {}
             module::Step::If { then, otherwise, .. } => {
                 each_call(then, visit);
                 each_call(otherwise, visit);

@@ -136,6 +136,10 @@ fn rename(steps: &mut [Step], renamed: &BTreeMap<BufferId, BufferId>) {
     for step in steps {
         match step {
             Step::Kernel { operands, .. } => operands.iter_mut().for_each(new),
+            Step::Collective { operands, result, .. } => {
+                operands.iter_mut().for_each(new);
+                new(result);
+            }
             Step::Copy { from, to } => {
                 new(from);
                 new(to);

@@ -49,7 +49,7 @@ fn change(steps: &mut [Step], visit: &mut dyn FnMut(KernelId, &mut Vec<BufferId>
     for step in steps {
         match step {
             Step::Kernel { kernel, operands, .. } => visit(*kernel, operands),
-            Step::Copy { .. } => {}
+            Step::Copy { .. } | Step::Collective { .. } => {}
             Step::If { then, otherwise, .. } => {
                 change(then, visit);
                 change(otherwise, visit);

@@ -72,7 +72,8 @@ pub(super) fn node(
         | Op::AllGather(_)
         | Op::ReduceScatter(_)
         | Op::AllToAll(_)
-        | Op::Permute(_) => {}
+        | Op::Permute(_)
+        | Op::Rank(_) => {}
     }
     let Some(g) = first else { return Ok(()) };
     let part = match &node.op {
@@ -80,6 +81,7 @@ pub(super) fn node(
         | Op::Parameter(_)
         | Op::Iota(_)
         | Op::Random(_)
+        | Op::Rank(_)
         | Op::ArgReduce(_)
         | Op::If(_)
         | Op::For(_)
