@@ -313,7 +313,7 @@ impl Engine {
     pub(crate) fn accelerator(&self) -> Option<&Accelerator> {
         match self {
             Engine::Accelerator(accelerator) => Some(accelerator),
-            Engine::Reference(_) | Engine::Kernels(_) | Engine::Host(_) => None,
+            Engine::Reference(_) | Engine::Kernels(_) | Engine::Host(_) | Engine::Ranks(_) => None,
         }
     }
 

@@ -152,6 +152,8 @@ fn steps(module: &Module, list: &[Step], needs: &[Need], times: f64, total: &mut
                 let bytes = module.buffers[*from].bytes() + module.buffers[*to].bytes();
                 total.bytes += bytes as f64 * times;
             }
+            // What ranks exchange goes over the fabric, whose time is not the core's.
+            Step::Collective { .. } => {}
             // Of two ways the first counts, and of an open number of repetitions one: nothing less is certain.
             Step::If { then, .. } => steps(module, then, needs, times, total),
             Step::While { before, body, .. } => {
