@@ -4,6 +4,14 @@
 //! exceptions say so. The size of an instruction is that of its output: the input has as many elements in each partition,
 //! in the same order, though its dimensions may differ.
 
+mod check;
+mod structure;
+mod table;
+
+pub use check::{check, check_program};
+pub use structure::check_structure;
+pub use table::{Row, TABLE, page};
+
 use crate::program::{Access, Dma, Immediate, Operand1};
 use smallvec::SmallVec;
 use systole_compiler::expr::Expr;
@@ -365,51 +373,4 @@ pub enum Op {
     Dma(Box<Dma>),
     /// Any sequencer. Nothing: waits and signals alone.
     Nop,
-}
-
-impl Op {
-    /// How the operation is written.
-    pub fn mnemonic(&self) -> &'static str {
-        match self {
-            Op::Matmul { .. } => "matmul",
-            Op::Transpose { .. } => "transpose",
-            Op::Activation { .. } => "activation",
-            Op::Copy { .. } => "copy",
-            Op::Memset { .. } => "memset",
-            Op::TensorTensor { .. } => "tensor-tensor",
-            Op::TensorScalar { .. } => "tensor-scalar",
-            Op::ScalarTensorTensor { .. } => "scalar-tensor-tensor",
-            Op::Select { .. } => "select",
-            Op::Reduce { .. } => "reduce",
-            Op::Scan { .. } => "scan",
-            Op::Reciprocal { .. } => "reciprocal",
-            Op::Exponential { .. } => "exponential",
-            Op::BnStats { .. } => "bn-stats",
-            Op::BnAggregate { .. } => "bn-aggregate",
-            Op::Max8 { .. } => "max8",
-            Op::FindIndex8 { .. } => "find-index8",
-            Op::MatchReplace8 { .. } => "match-replace8",
-            Op::TransposeBlocks { .. } => "transpose-blocks",
-            Op::Shuffle { .. } => "shuffle",
-            Op::QuantizeMx { .. } => "quantize-mx",
-            Op::Iota { .. } => "iota",
-            Op::AffineSelect { .. } => "affine-select",
-            Op::Gather { .. } => "gather",
-            Op::PartitionReduce { .. } => "partition-reduce",
-            Op::PartitionBroadcast { .. } => "partition-broadcast",
-            Op::Custom { .. } => "custom",
-            Op::Fallback { .. } => "fallback",
-            Op::Dma(_) => "dma",
-            Op::Nop => "nop",
-        }
-    }
-}
-
-/// Everything in a program that the machine cannot run; `Ok` where there is nothing.
-pub fn check_program(
-    program: &crate::program::Program,
-    machine: &crate::machine::Machine,
-) -> Result<(), Vec<String>> {
-    let _ = (program, machine);
-    Ok(())
 }

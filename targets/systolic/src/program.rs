@@ -371,10 +371,11 @@ impl Index {
         Index { constant, terms: SmallVec::new() }
     }
 
-    /// The value where each term has the value given.
+    /// The value where each term has the value given. Numbers that are too large stay at the limits of i64.
     pub fn evaluate(&self, value: impl Fn(Term) -> i64) -> i64 {
-        self.terms.iter().map(|&(term, coefficient)| coefficient * value(term)).sum::<i64>()
-            + self.constant
+        self.terms.iter().fold(self.constant, |sum, &(term, coefficient)| {
+            sum.saturating_add(coefficient.saturating_mul(value(term)))
+        })
     }
 
     /// The sum with `coefficient` times another index.
@@ -396,7 +397,7 @@ impl Index {
 impl Access {
     /// Elements in each partition.
     pub fn free(&self) -> u64 {
-        self.dims.iter().map(|&(_, size)| u64::from(size)).product()
+        self.dims.iter().fold(1, |all: u64, &(_, size)| all.saturating_mul(u64::from(size)))
     }
 }
 

@@ -153,7 +153,7 @@ pub fn run(
     inputs: &[Tensor],
     options: Options<'_>,
 ) -> Result<Report, SimulateError> {
-    crate::isa::check_program(program, machine).map_err(|problems| {
+    crate::isa::check_structure(program, machine).map_err(|problems| {
         SimulateError::Program(problems.into_iter().next().unwrap_or_default())
     })?;
     let options = Options { skip: options.skip && !options.trace && mode == Mode::Time, ..options };
