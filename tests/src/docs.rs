@@ -16,6 +16,7 @@ pub fn pages() -> Vec<(&'static str, String)> {
         ("passes.md", passes()),
         ("errors.md", errors()),
         ("targets.md", targets()),
+        ("isa.md", systole_systolic::isa::page()),
     ];
     pages.into_iter().map(|(name, text)| (name, text + FOOTER)).collect()
 }

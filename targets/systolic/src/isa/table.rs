@@ -197,11 +197,3 @@ pub fn page() -> String {
     }
     text
 }
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn temporary() {
-        std::fs::write("/tmp/isa.md", super::page()).unwrap();
-    }
-}
