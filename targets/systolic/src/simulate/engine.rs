@@ -11,7 +11,7 @@ use super::skip::Watch;
 use super::{Options, SimulateError};
 use crate::isa::Op;
 use crate::machine::Machine;
-use crate::program::{Engine, Index, Program, Term, Test};
+use crate::program::{Engine, Index, Program, Semaphore, Term, Test};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 
@@ -84,13 +84,15 @@ pub(super) struct Runner {
 /// What an engine does next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Next {
-    /// It must look.
+    /// It must look for its next instruction.
     #[default]
     Unknown,
+    /// It knows the instruction, but not when it can start.
+    Found(u32),
     /// It can start an instruction at a time.
     Ready(u32, Ticks),
-    /// It waits for another engine.
-    Blocked,
+    /// It waits for another engine with an instruction.
+    Blocked(u32),
     /// There is no call for it yet.
     Idle,
 }
@@ -226,8 +228,12 @@ impl<'p> Simulation<'p> {
         loop {
             let mut best: Option<(Ticks, usize)> = None;
             for engine in 0..5 {
-                if self.engines[engine].next == Next::Unknown {
-                    self.look(engine, feeder, &mut data)?;
+                match self.engines[engine].next {
+                    Next::Unknown => self.look(engine, feeder, &mut data)?,
+                    Next::Found(timed) => {
+                        self.engines[engine].next = self.candidate(engine, timed);
+                    }
+                    Next::Ready(..) | Next::Blocked(_) | Next::Idle => {}
                 }
                 if let Next::Ready(_, start) = self.engines[engine].next {
                     let start = self.after_ports(engine, start);
@@ -260,7 +266,7 @@ impl<'p> Simulation<'p> {
         feeder: &mut Feeder<'p>,
         data: &mut Option<&mut dyn Data>,
     ) -> Result<bool, SimulateError> {
-        let stuck = self.engines.iter().any(|engine| engine.next == Next::Blocked);
+        let stuck = self.engines.iter().any(|engine| matches!(engine.next, Next::Blocked(_)));
         if stuck {
             return Err(self.deadlock());
         }
@@ -342,7 +348,11 @@ impl<'p> Simulation<'p> {
             self.oldest += 1;
         }
         for engine in &mut self.engines {
-            engine.next = Next::Unknown;
+            engine.next = match engine.next {
+                Next::Ready(timed, _) | Next::Blocked(timed) => Next::Found(timed),
+                Next::Found(_) | Next::Unknown => engine.next,
+                Next::Idle => Next::Unknown,
+            };
         }
     }
 
@@ -406,7 +416,7 @@ impl<'p> Simulation<'p> {
         for &earlier in &call.space {
             match self.calls[earlier].completed {
                 Some(time) => ready = ready.max(time),
-                None => return Next::Blocked,
+                None => return Next::Blocked(timed),
             }
         }
         if instruction.instruction.after {
@@ -416,7 +426,7 @@ impl<'p> Simulation<'p> {
             for &earlier in call.data.get(usize::from(operand)).into_iter().flatten() {
                 match self.calls[earlier].completed {
                     Some(time) => ready = ready.max(time),
-                    None => return Next::Blocked,
+                    None => return Next::Blocked(timed),
                 }
             }
         }
@@ -426,7 +436,7 @@ impl<'p> Simulation<'p> {
             let tokens = call.tokens.get(usize::from(semaphore.0));
             match tokens.and_then(|tokens| tokens.get(earlier)) {
                 Some(&time) => ready = ready.max(time),
-                None => return Next::Blocked,
+                None => return Next::Blocked(timed),
             }
         }
         // The stationary operand loads while the product before it is under way.
@@ -535,7 +545,7 @@ impl<'p> Simulation<'p> {
             }
         }
         if !instruction.waits.is_empty() {
-            self.look_again(at);
+            self.look_again(at, &instruction.waits);
         }
         if moves {
             self.finish = self.finish.max(free);
@@ -558,14 +568,21 @@ impl<'p> Simulation<'p> {
             }
         }
         if !timed.instruction.signals.is_empty() {
-            self.look_again(at);
+            self.look_again(at, &timed.instruction.signals);
         }
     }
 
-    fn look_again(&mut self, call: usize) {
-        for other in &mut self.engines {
-            if other.call == call && other.next != Next::Idle {
-                other.next = Next::Unknown;
+    /// Engines in a call whose next instruction waits for one of these semaphores look when it can start.
+    fn look_again(&mut self, call: usize, semaphores: &[Semaphore]) {
+        for (engine, runner) in self.engines.iter_mut().enumerate() {
+            let (Next::Ready(timed, _) | Next::Blocked(timed)) = runner.next else { continue };
+            if runner.call != call {
+                continue;
+            }
+            let stream = &self.code[self.calls[call].kernel].streams[engine];
+            let waits = &stream.timed[timed as usize].instruction.waits;
+            if waits.iter().any(|own| semaphores.contains(own)) {
+                runner.next = Next::Found(timed);
             }
         }
     }

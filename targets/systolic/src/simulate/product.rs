@@ -18,11 +18,13 @@ pub(super) fn product(
     for (panel, right) in panels.chunks_exact(k * WIDTH).enumerate() {
         let width = WIDTH.min(m - panel * WIDTH);
         for (block, left) in columns.chunks_exact(k * ROWS).enumerate() {
+            let (left, _) = left.as_chunks::<ROWS>();
+            let (right, _) = right.as_chunks::<WIDTH>();
             let mut sums = [[0.0f32; WIDTH]; ROWS];
-            for (x, y) in left.chunks_exact(ROWS).zip(right.chunks_exact(WIDTH)) {
-                for (sum, &x) in sums.iter_mut().zip(x) {
-                    for (sum, &y) in sum.iter_mut().zip(y) {
-                        *sum += x * y;
+            for (x, y) in left.iter().zip(right) {
+                for row in 0..ROWS {
+                    for column in 0..WIDTH {
+                        sums[row][column] += x[row] * y[column];
                     }
                 }
             }

@@ -4,7 +4,7 @@
 
 use super::clock::Ticks;
 use super::code::{Fixed, LoopCode};
-use super::engine::{Active, Simulation, unchanged_until};
+use super::engine::{Active, Next, Simulation, unchanged_until};
 use super::report::Counters;
 use crate::program::{Index, Term};
 use smallvec::SmallVec;
@@ -210,7 +210,10 @@ impl Simulation<'_> {
         }
         later(&mut self.now);
         for runner in &mut self.engines {
-            runner.next = super::engine::Next::Unknown;
+            runner.next = match runner.next {
+                Next::Ready(timed, _) | Next::Blocked(timed) => Next::Found(timed),
+                Next::Found(_) | Next::Unknown | Next::Idle => runner.next,
+            };
         }
         self.watch.skipped += times;
     }
