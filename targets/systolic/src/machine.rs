@@ -383,6 +383,27 @@ impl Machine {
         self.psum.bank_count * self.psum.bank_bytes
     }
 
+    /// Operations a second of all TensorE of the chip at bf16.
+    pub fn chip_flops(&self) -> f64 {
+        self.tensor_flops() * self.chip.cores as f64
+    }
+
+    /// The same for each watt that the chip may draw.
+    pub fn chip_flops_per_watt(&self) -> f64 {
+        self.chip_flops() / self.chip.tdp_watts
+    }
+
+    /// What one core gets of the memory when as many cores of the chip are busy.
+    pub fn hbm_gbs(&self, busy_cores: u64) -> f64 {
+        self.hbm.stack_gbs / busy_cores.clamp(1, self.hbm.stack_core_count) as f64
+    }
+
+    /// The least time of a program on one core, in µs: as TensorE alone takes at bf16, and as moving its bytes takes in
+    /// practice.
+    pub fn bounds_us(&self, flops: f64, hbm_bytes: f64) -> (f64, f64) {
+        (flops / self.tensor_flops() * 1e6, hbm_bytes / self.dma.practical_gbs * 1e-3)
+    }
+
     /// Operations a second of TensorE at bf16: what utilisation is measured against.
     pub fn tensor_flops(&self) -> f64 {
         let cells = self.array.row_count * self.array.column_count;

@@ -211,6 +211,7 @@ impl<'p> Simulation<'p> {
         };
         for engine in &mut simulation.engines {
             engine.free = start;
+            engine.began = start;
         }
         simulation
     }

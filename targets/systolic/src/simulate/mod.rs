@@ -52,6 +52,8 @@ pub struct Options<'a> {
     pub trace: bool,
     /// For time without values: numbers of tensors by name. For the condition of a `while`, how often its body runs.
     pub scalars: &'a BTreeMap<String, i64>,
+    /// How many cores of the chip are busy, all alike: those of a stack share its bandwidth.
+    pub busy_cores: u64,
     /// Asked now and then; the simulation ends soon after it says yes.
     pub cancelled: Option<&'a dyn Fn() -> bool>,
     /// No more instructions than this are carried out one by one.
@@ -68,6 +70,7 @@ impl Default for Options<'_> {
             skip: true,
             trace: false,
             scalars: &NOTHING,
+            busy_cores: 1,
             cancelled: None,
             max_instructions: 20_000_000_000,
             max_bytes: 1 << 40,
@@ -77,11 +80,13 @@ impl Default for Options<'_> {
 
 impl std::fmt::Debug for Options<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Options { skip, trace, scalars, cancelled: _, max_instructions, max_bytes } = self;
+        let Options { skip, trace, scalars, busy_cores, cancelled: _, max_instructions, max_bytes } =
+            self;
         f.debug_struct("Options")
             .field("skip", skip)
             .field("trace", trace)
             .field("scalars", scalars)
+            .field("busy_cores", busy_cores)
             .field("max_instructions", max_instructions)
             .field("max_bytes", max_bytes)
             .finish_non_exhaustive()
@@ -157,6 +162,9 @@ pub fn run(
         SimulateError::Program(problems.into_iter().next().unwrap_or_default())
     })?;
     let options = Options { skip: options.skip && !options.trace && mode == Mode::Time, ..options };
+    let mut shared = machine.clone();
+    shared.hbm.stack_gbs = machine.hbm_gbs(options.busy_cores);
+    let machine = &shared;
     let code = code::compile(program, machine, &Clock::of(machine));
     let known = known_inputs(program, inputs);
     let timed = mode != Mode::Values;
