@@ -289,7 +289,7 @@ pub(crate) fn transpose(
     let domain = Domain { rows: product.inner.clone(), free };
     let place = allocate(builder, &domain, dtype, 2, "a transposed tile")?;
     let sums = count(&product.inner).div_ceil(PARTITIONS);
-    let banks = [builder.bank(1)?, builder.bank(1)?];
+    let banks = builder.scratch()?;
     let mut used = 0;
     for at in positions(&fixed) {
         for chunk in 0..rows.div_ceil(PARTITIONS) {

@@ -27,14 +27,16 @@ pub(crate) fn select(
     constants: &[bool],
 ) -> Result<program::Kernel, String> {
     let kernel = tiling::fold_views(kernel);
-    let mut why = "no axis can lie on partitions".to_owned();
+    // The best choice's last reason is told.
+    let mut first = None;
     for choice in tiling::choices(&kernel) {
+        let mut why = None;
         for level in 0..tiling::LEVELS {
             let tiled = match tiling::tile(&kernel, &choice, level, limits) {
                 Ok(Some(tiled)) => tiled,
                 Ok(None) => continue,
                 Err(reason) => {
-                    why = reason;
+                    why = Some(reason);
                     break;
                 }
             };
@@ -42,15 +44,16 @@ pub(crate) fn select(
                 Ok(compiled) => return Ok(compiled),
                 Err(reason) => {
                     let smaller = reason.starts_with(tree::TOO_LARGE);
-                    why = reason;
+                    why = Some(reason);
                     if !smaller {
                         break;
                     }
                 }
             }
         }
+        first = first.or(why);
     }
-    Err(why)
+    Err(first.unwrap_or_else(|| "no axis can lie on partitions".to_owned()))
 }
 
 fn one(

@@ -280,7 +280,9 @@ impl<'a> Selector<'a> {
                     };
                     let summed = inner.iter().any(|&(axis, _)| contiguous(axis));
                     let others = self.other_rows(result, &planned.product);
-                    if summed && count(&others) > 1 && count(&inner) > 1 {
+                    let narrow = self.kernel.tiles[result].dtype.bytes() == 2;
+                    let by_copy = narrow && self.builder.limits.dma_transposes;
+                    if summed && !by_copy && count(&others) > 1 && count(&inner) > 1 {
                         let place = transfer::load(
                             &mut self.builder,
                             &self.vars,

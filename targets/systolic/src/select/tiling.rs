@@ -354,10 +354,32 @@ fn product_tiles(
         } else {
             (row_sets, (most / row_sets).max(1).min(banks))
         };
-        cut_sides(kernel, &mut schedule, &columns, column_banks * 512);
-        cut_sides(kernel, &mut schedule, &rows, row_sets * PARTITIONS);
+        // The outer loop keeps its factor. A factor that has to be transposed is kept, or else the one that is longer.
+        let rows_outside = transposed(kernel, product, &rows)
+            || (!transposed(kernel, product, &columns) && row_count > 4 * column_count);
+        let cuts = [(&columns, column_banks * 512), (&rows, row_sets * PARTITIONS)];
+        let order = if rows_outside { [1, 0] } else { [0, 1] };
+        for index in order {
+            cut_sides(kernel, &mut schedule, cuts[index].0, cuts[index].1);
+        }
     }
     Some(schedule)
+}
+
+/// Whether the factor with those axes lies in HBM with a summed axis innermost.
+fn transposed(
+    kernel: &Kernel,
+    (_, a, b, over): &(TileId, TileId, TileId, Vec<Axis>),
+    side: &Rows,
+) -> bool {
+    [*a, *b].iter().any(|&tile| {
+        let own = side.iter().all(|&(axis, _)| kernel.tiles[tile].extent(axis).is_some());
+        own && super::statements::load_of(kernel, tile).is_some_and(|(_, at)| {
+            at.last().is_some_and(|at| {
+                over.iter().any(|&axis| at.coefficient(Term::Axis(axis)).abs() == 1)
+            })
+        })
+    })
 }
 
 /// Cuts axes, the outermost first, until at most `most` positions are left.

@@ -312,9 +312,25 @@ pub(crate) fn load(
         }
         let near =
             Near { place: &place, partition: found.partition, element: found.chunk as i64 * chunk };
-        copy(builder, engine, far, &far_strides, &starts, &inside, walk, &near, false);
+        // Elements that are neighbours in HBM go to partitions of their own: the engines transpose on the way.
+        let last = walk.iter().rev().find(|step| step.0 != 1);
+        let across = walk.iter().any(|step| step.0 != 1 && step.1 == 1 && step.2.0 != 0);
+        let transposes = builder.limits.dma_transposes
+            && dtype.bytes() == 2
+            && across
+            && last.is_some_and(|step| step.1 != 1 && step.2.0 == 0);
+        let how = if transposes { How::Transposes } else { How::Loads };
+        copy(builder, engine, far, &far_strides, &starts, &inside, walk, &near, how);
     }
     Ok(place)
+}
+
+/// Which way a copy goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Loads,
+    Transposes,
+    Stores,
 }
 
 struct Near<'a> {
@@ -364,7 +380,7 @@ pub(crate) fn store(
         }
         let element = place.origin + found.chunk as i64 * place.chunk;
         let near = Near { place, partition: found.partition, element };
-        copy(builder, engine, far, &far_strides, &starts, &inside, walk, &near, true);
+        copy(builder, engine, far, &far_strides, &starts, &inside, walk, &near, How::Stores);
     }
     Ok(())
 }
@@ -379,8 +395,9 @@ fn copy(
     inside: &[bool],
     mut walk: Vec<(u32, i64, (i64, i64), Vec<(usize, i64)>)>,
     near: &Near<'_>,
-    stores: bool,
+    how: How,
 ) {
+    let stores = how == How::Stores;
     walk.retain(|step| step.0 != 1);
     let bounded = inside.iter().any(|inside| !inside);
     if !bounded {
@@ -455,7 +472,7 @@ fn copy(
         to,
         combine: None,
         indirect: None,
-        transpose: false,
+        transpose: how == How::Transposes,
     };
     let mut touches = vec![touch];
     if let Some(buffer) = far.ordered {

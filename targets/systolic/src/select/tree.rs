@@ -92,6 +92,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) banks_used: u8,
     /// Predicted time of VectorE, ScalarE and GpSimdE, in nanoseconds.
     pub(crate) busy: [f64; 3],
+    /// The banks that all transposes share.
+    scratch: Option<[usize; 2]>,
     open: Vec<Open>,
     nodes: Vec<Node>,
     source: u16,
@@ -107,6 +109,7 @@ impl<'a> Builder<'a> {
             sbuf_used: 0,
             banks_used: 0,
             busy: [0.0; 3],
+            scratch: None,
             open: Vec::new(),
             nodes: Vec::new(),
             source: 0,
@@ -207,6 +210,16 @@ impl<'a> Builder<'a> {
         self.banks_used += turns;
         self.buffers.push(Buffer { space: Space::Psum, base, bytes, turns, turn });
         Ok(self.buffers.len() - 1)
+    }
+
+    /// Two banks that all transposes take in turn.
+    pub(crate) fn scratch(&mut self) -> Result<[usize; 2], String> {
+        if let Some(banks) = self.scratch {
+            return Ok(banks);
+        }
+        let banks = [self.bank(1)?, self.bank(1)?];
+        self.scratch = Some(banks);
+        Ok(banks)
     }
 
     /// An access to a buffer at a byte of the current turn.
