@@ -72,6 +72,9 @@ pub(crate) fn emit(
         if matches!(tile.dtype, DType::I4 | DType::U4 | DType::F4E2M1) {
             return Err(format!("{} tiles", tile.dtype));
         }
+        if tile.count() == 0 {
+            return Err("a tile is empty".to_owned());
+        }
     }
     let extent = |axis: Axis| systole_compiler::kernel::tiling::extent(kernel, axis).unwrap_or(1);
     let rows: Rows = choice.rows.iter().map(|&axis| (axis, extent(axis))).collect();
