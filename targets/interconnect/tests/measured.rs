@@ -1,25 +1,12 @@
 //! The fabric model against measured collectives. A third of the rows, those of seven of the 21 sizes, calibrated the presets;
 //! the test is over all rows.
 
+#[expect(dead_code, reason = "other tests use the rest")]
+mod support;
+
+use support::{CALIBRATED, MEASURED, rows, system};
 use systole_interconnect::System;
 use systole_interconnect::measured::{self, Measurement};
-
-/// The sizes whose rows the presets were fitted to.
-const CALIBRATED: &[u64] = &[1 << 10, 1 << 13, 1 << 16, 1 << 19, 1 << 22, 1 << 25, 1 << 28];
-
-const FILES: &[(&str, &str)] = &[
-    ("dgx-a100", include_str!("measured/dgx-a100.csv")),
-    ("dgx-h100", include_str!("measured/dgx-h100.csv")),
-    ("gb200-nvl72", include_str!("measured/gb200-nvl72.csv")),
-];
-
-fn rows(text: &str) -> Vec<Measurement> {
-    measured::parse(text).expect("the measurements read")
-}
-
-fn system(name: &str) -> System {
-    System::named(name, &[]).expect("there is one").expect("it reads")
-}
 
 fn mean(system: &System, rows: &[Measurement]) -> f64 {
     let mean = measured::mean_absolute_error(system, rows).expect("it predicts each");
@@ -30,11 +17,10 @@ fn mean(system: &System, rows: &[Measurement]) -> f64 {
 fn predictions_are_within_a_tenth_of_measurements_on_average() {
     let mut sum = 0.0;
     let mut count = 0;
-    for (name, text) in FILES {
+    for (name, text) in MEASURED {
         let system = system(name);
         let rows = rows(text);
         let found = mean(&system, &rows);
-        println!("{name}: {found:.2} %");
         assert!(found <= 7.0, "{name}: {found}");
         let kept = rows.iter().filter(|row| !row.outlier).count();
         sum += found * kept as f64;
@@ -46,13 +32,12 @@ fn predictions_are_within_a_tenth_of_measurements_on_average() {
 
 #[test]
 fn sizes_that_were_not_calibrated_are_predicted_as_well() {
-    for (name, text) in FILES {
+    for (name, text) in MEASURED {
         let system = system(name);
         let (seen, unseen): (Vec<_>, Vec<_>) =
             rows(text).into_iter().partition(|row| CALIBRATED.contains(&row.bytes));
         assert!(3 * seen.len() <= seen.len() + unseen.len(), "more than a third is calibrated");
         let (seen, unseen) = (mean(&system, &seen), mean(&system, &unseen));
-        println!("{name}: calibrated {seen:.2} %, unseen {unseen:.2} %");
         assert!(unseen <= 7.5, "{name}: {unseen}");
     }
 }

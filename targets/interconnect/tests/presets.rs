@@ -22,13 +22,6 @@ fn every_preset_reads_and_answers() {
             let told =
                 told.unwrap_or_else(|error| panic!("{} {}: {error}", preset.name, kind.name()));
             assert!(told.time_us.is_finite() && told.time_us > 0.0);
-            println!(
-                "{:28} {:15} {:12.1} {}",
-                preset.name,
-                kind.name(),
-                told.time_us,
-                told.algorithm
-            );
         }
     }
 }
