@@ -159,7 +159,7 @@ fn failure(platform: &Platform, trouble: Trouble) -> Failure {
                 limit / GIB
             );
             let help = format!(
-                "{part} take {:.1} GiB of it; use more chips, a smaller batch, shorter sequences or a narrower type",
+                "the largest part: {part}, {:.1} GiB; use more chips, a smaller batch, shorter sequences or a narrower type",
                 bytes / GIB
             );
             Error::new(ErrorKind::DoesNotFit, Code::TooLarge, message).with_help(help).into()

@@ -81,6 +81,7 @@ pub fn search(
     let answers = Answers::new(platform.fabric.as_ref());
     let mut best: Vec<Candidate> = Vec::new();
     let mut pruned = 0;
+    let mut unanswered = None;
     for (index, &(bound, mesh)) in bounded.iter().enumerate() {
         if index % 64 == 0 && !watch(index, bounded.len()) {
             return Err(Trouble::Cancelled);
@@ -92,8 +93,14 @@ pub fn search(
             pruned += 1;
             continue;
         }
-        let step = time::step(platform, &answers, task, &mesh).map_err(Trouble::Unsupported)?;
-        keep(&mut best, Candidate { mesh, step });
+        // A fabric may have no answer for some groups of chips, such as more than it simulates.
+        match time::step(platform, &answers, task, &mesh) {
+            Ok(step) => keep(&mut best, Candidate { mesh, step }),
+            Err(why) => unanswered = Some(why),
+        }
+    }
+    if let (true, Some(why)) = (best.is_empty(), unanswered) {
+        return Err(Trouble::Unsupported(why));
     }
     Ok(Found { best, candidates, too_large, pruned })
 }
@@ -161,18 +168,15 @@ fn meshes(chips: usize, task: &Task, fixed: &Fixed) -> Result<Vec<Mesh>, Trouble
 
 /// The meshes that differ in what no exchange depends on.
 fn details(task: &Task, fixed: &Fixed, [dp, tp, pp, ep]: [usize; 4], found: &mut Vec<Mesh>) {
-    let local = task.batch / dp;
-    if local == 0 || (task.work == Work::Train && !task.batch.is_multiple_of(dp)) {
-        return;
-    }
+    // Where copies do not divide the batch, some get a sequence less and wait.
+    let local = task.batch.div_ceil(dp);
     let train = task.work == Work::Train;
     let microbatches: Vec<usize> = match (fixed.microbatch, task.work) {
         (Some(one), _) => vec![one],
         (None, Work::Decode) => vec![task.batch.div_ceil(dp * pp)],
         (None, Work::Train | Work::Prefill) => {
             std::iter::successors(Some(1), |size| Some(size * 2))
-                .take_while(|&size| size <= MOST_SEQUENCES)
-                .filter(|size| local.is_multiple_of(*size))
+                .take_while(|&size| size <= MOST_SEQUENCES.min(local))
                 .collect()
         }
     };
@@ -200,9 +204,6 @@ fn details(task: &Task, fixed: &Fixed, [dp, tp, pp, ep]: [usize; 4], found: &mut
         &[Order::PipelineInside]
     };
     for &microbatch in &microbatches {
-        if !local.is_multiple_of(microbatch) && task.work != Work::Decode {
-            continue;
-        }
         for &interleave in &interleaves {
             // A pipeline with several groups a chip wants as many microbatches as stages.
             let rounds = local.div_ceil(microbatch);

@@ -5,7 +5,9 @@ mod naive;
 
 use std::collections::BTreeMap;
 use systole::{Compiler, Inputs, Model, RunOptions, Target, Tensor};
+use systole_compiler::evaluate::{self, Budget};
 use systole_compiler::import::llm::{self, Config, ExpertForm, Form, Logits, Options, Workload};
+use systole_compiler::passes::gradient;
 use systole_compiler::tensor::Values;
 use systole_compiler::types::{DType, TensorType};
 
@@ -183,6 +185,83 @@ fn the_loss_is_the_mean_of_minus_log_probability() {
             .with("targets", Tensor::from_slice(&[1, TOKENS.len()], &targets));
         let outputs = program.run(inputs).expect("it runs");
         close(&outputs.get("loss").expect("there is").tensor().values().to_f64(), &[loss], "loss");
+    }
+}
+
+#[test]
+fn gradients_of_every_family_follow_a_small_change_of_all_weights() {
+    let unlimited = Budget::UNLIMITED;
+    for (name, config) in configs() {
+        let workload = Workload::Train { batch: 1, tokens: TOKENS.len() };
+        let experts = ExpertForm::Gathered;
+        let options = Options { dtype: Some(DType::F64), ..options(&config, workload, experts) };
+        let graph = llm::build(&config, &options).unwrap_or_else(|error| panic!("{error}"));
+        let with =
+            gradient::differentiate(&graph).unwrap_or_else(|error| panic!("{name}: {error}"));
+        systole_compiler::verify::graph(&with).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let function = graph.entry();
+        let targets: Vec<i64> = TOKENS.iter().map(|token| (token * 5 + 1) % 29).collect();
+        let ids = |ids: &[i64]| Tensor::from_slice(&[1, TOKENS.len()], ids);
+        let weights: Vec<Tensor> = function.body.params[2..]
+            .iter()
+            .enumerate()
+            .map(|(index, &param)| random(function.ty(param), index as u64, 0.6))
+            .collect();
+        let ways: Vec<Tensor> = weights
+            .iter()
+            .enumerate()
+            .map(|(index, weight)| random(weight.ty(), 1000 + index as u64, 1.0))
+            .collect();
+        let inputs = |by: f64| -> Vec<Tensor> {
+            let moved = weights.iter().zip(&ways).map(|(weight, way)| {
+                let pairs = weight.values().to_f64().into_iter().zip(way.values().to_f64());
+                let values = Values::F64(pairs.map(|(weight, way)| weight + by * way).collect());
+                Tensor::from_values(DType::F64, weight.shape(), &values)
+            });
+            [ids(&TOKENS), ids(&targets)].into_iter().chain(moved).collect()
+        };
+        let loss = |by: f64| {
+            let found = evaluate::graph(&graph, &inputs(by), &unlimited).expect("it runs");
+            found[0].values().to_f64()[0]
+        };
+        const STEP: f64 = 1e-4;
+        let slope = (loss(STEP) - loss(-STEP)) / (2.0 * STEP);
+        let found = evaluate::graph(&with, &inputs(0.0), &unlimited).expect("it runs");
+        let told: f64 = found[1..]
+            .iter()
+            .zip(&ways)
+            .map(|(gradient, way)| {
+                let pairs = gradient.values().to_f64().into_iter().zip(way.values().to_f64());
+                pairs.map(|(gradient, way)| gradient * way).sum::<f64>()
+            })
+            .sum();
+        assert!((told - slope).abs() <= 5e-3 * (1.0 + slope.abs()), "{name}: {told}, not {slope}");
+    }
+}
+
+#[test]
+fn steps_of_training_are_well_formed_in_narrow_types_too() {
+    for (name, config) in configs() {
+        let workload = Workload::Train { batch: 2, tokens: 4 };
+        let options =
+            Options { dtype: Some(DType::BF16), ..options(&config, workload, ExpertForm::Dense) };
+        let graph = llm::build(&config, &options).unwrap_or_else(|error| panic!("{error}"));
+        let optimizer = gradient::Optimizer::AdamW {
+            rate: 1e-3,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            decay: 0.1,
+        };
+        for recompute in [false, true] {
+            let training = gradient::Training { optimizer, recompute };
+            let step = gradient::training_step(&graph, &training)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            systole_compiler::verify::graph(&step)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            let floats = graph.entry().body.params.len() - 2;
+            assert_eq!(step.entry().state.len(), 3 * floats + 1, "{name}");
+        }
     }
 }
 

@@ -130,10 +130,14 @@ fn experts(
     prefix: &str,
     x: &[f64],
 ) -> Vec<f64> {
-    let router = match config.family {
-        Family::Mixtral => format!("{prefix}.block_sparse_moe.gate"),
-        Family::GptOss => format!("{prefix}.mlp.router"),
-        _ => format!("{prefix}.mlp.gate"),
+    let mixtral = config.family == Family::Mixtral;
+    let gpt_oss = config.family == Family::GptOss;
+    let router = if mixtral {
+        format!("{prefix}.block_sparse_moe.gate")
+    } else if gpt_oss {
+        format!("{prefix}.mlp.router")
+    } else {
+        format!("{prefix}.mlp.gate")
     };
     let scores = linear(config, weights, &router, x);
     let total: f64 = scores.iter().map(|score| score.exp()).sum();
@@ -145,7 +149,7 @@ fn experts(
     for &expert in &order {
         let share = scores[expert].exp() / if mixture.normalized { chosen } else { total };
         let (w, h) = (mixture.width, config.hidden);
-        let out = if config.family == Family::GptOss {
+        let out = if gpt_oss {
             let all = |what: &str| &weights[&format!("{prefix}.mlp.experts.{what}")];
             let inner = &all("gate_up_proj")[expert * h * 2 * w..(expert + 1) * h * 2 * w];
             let bias = &all("gate_up_proj_bias")[expert * 2 * w..(expert + 1) * 2 * w];
@@ -166,9 +170,10 @@ fn experts(
                 .map(|o| bias[o] + (0..w).map(|i| active[i] * outer[i * h + o]).sum::<f64>())
                 .collect()
         } else {
-            let (folder, names) = match config.family {
-                Family::Mixtral => ("block_sparse_moe", ["w1", "w3", "w2"]),
-                _ => ("mlp", ["gate_proj", "up_proj", "down_proj"]),
+            let (folder, names) = if mixtral {
+                ("block_sparse_moe", ["w1", "w3", "w2"])
+            } else {
+                ("mlp", ["gate_proj", "up_proj", "down_proj"])
             };
             let weight =
                 |what: &str| &weights[&format!("{prefix}.{folder}.experts.{expert}.{what}.weight")];

@@ -254,10 +254,12 @@ fn rotary(family: Family, fields: &mut Fields<'_>) -> Option<Config> {
     let rope = rope(fields, positions);
     let tied = fields.flag("tie_word_embeddings");
     let dtype = dtype(fields);
-    let bias = match family {
-        Family::Qwen2 => AttentionBias::Inputs,
-        _ if fields.flag("attention_bias") => AttentionBias::All,
-        _ => AttentionBias::Absent,
+    let bias = if family == Family::Qwen2 {
+        AttentionBias::Inputs
+    } else if fields.flag("attention_bias") {
+        AttentionBias::All
+    } else {
+        AttentionBias::Absent
     };
     let windows = windows(family, fields, layers);
     let feed_forward = feed_forward(family, fields);

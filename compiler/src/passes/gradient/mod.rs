@@ -16,10 +16,24 @@ mod values;
 
 pub use step::{Optimizer, Training, differentiate, training_step};
 
-use crate::graph::{Builder, Node, NodeId, ValueId};
+use crate::diagnostic::Diagnostics;
+use crate::graph::{Builder, Graph, Node, NodeId, ValueId};
 use crate::op::TypeError;
+use crate::pass::{Changed, Context, Pass};
 use crate::scalar::ScalarFn;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The pass of [`differentiate`]. It is not among [`crate::passes::GRAPH_PASSES`], for it changes what a graph gives.
+pub const PASS: Pass<Graph> = Pass {
+    name: "gradient",
+    summary: "Adds the derivative of the first result by every floating-point parameter.",
+    run,
+};
+
+fn run(graph: &mut Graph, _context: &Context<'_>) -> Result<Changed, Diagnostics> {
+    *graph = differentiate(graph)?;
+    Ok(Changed::Yes)
+}
 
 /// Adds nodes behind `nodes` that compute what a change of each of `wanted` is worth, where `seeds` say it of results;
 /// nothing for those that no seed depends on.
