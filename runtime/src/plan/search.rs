@@ -172,7 +172,7 @@ fn details(task: &Task, fixed: &Fixed, [dp, tp, pp, ep]: [usize; 4], found: &mut
     let local = task.batch.div_ceil(dp);
     let train = task.work == Work::Train;
     let microbatches: Vec<usize> = match (fixed.microbatch, task.work) {
-        (Some(one), _) => vec![one],
+        (Some(one), _) => vec![one].into_iter().filter(|&one| one <= local).collect(),
         (None, Work::Decode) => vec![task.batch.div_ceil(dp * pp)],
         (None, Work::Train | Work::Prefill) => {
             std::iter::successors(Some(1), |size| Some(size * 2))
