@@ -1,7 +1,9 @@
 //! What each engine does to give a program's values.
 
+use crate::case::Case;
 use crate::engine::Engine;
 use crate::levels::Program;
+use crate::values;
 use std::cell::RefCell;
 use std::fmt::Display;
 use systole_compiler::arena::Id;
@@ -20,6 +22,26 @@ use systole_compiler::scalar::ScalarFn;
 use systole_compiler::tensor::Tensor;
 use systole_systolic::machine::Machine as Core;
 use systole_systolic::{check, lower, simulate};
+
+/// The values of a case's parameters, and those of its scalar parameters.
+pub fn arguments(case: &Case, program: &Program) -> Result<(Vec<Tensor>, Vec<i64>), String> {
+    let signature = program.signature();
+    for (name, _) in &case.inputs {
+        if !signature.inputs.iter().any(|(other, _)| other == name) {
+            return Err(format!("there is no input `{name}`"));
+        }
+    }
+    let mut inputs = Vec::new();
+    for (position, (name, ty)) in signature.inputs.iter().enumerate() {
+        let given = case.inputs.iter().find(|(other, _)| other == name);
+        let spec = given.map_or(format!("random:{}", position + 1), |(_, spec)| spec.clone());
+        inputs.push(values::read(&spec, ty).map_err(|error| format!("input {name}: {error}"))?);
+    }
+    let scalar = |(name, low, _): &(String, i64, i64)| {
+        case.scalars.iter().find(|(other, _)| other == name).map_or(*low, |(_, value)| *value)
+    };
+    Ok((inputs, signature.scalars.iter().map(scalar).collect()))
+}
 
 /// The values of a verified program's results.
 pub fn run(

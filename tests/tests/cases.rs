@@ -3,6 +3,8 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 use std::sync::Arc;
+use systole_compiler::import::Bindings;
+use systole_compiler::import::onnx::Source;
 use systole_compiler::kernel;
 use systole_compiler::machine::Machine;
 use systole_compiler::text;
@@ -44,7 +46,28 @@ fn trials() -> Result<Vec<Trial>, String> {
             Kind::Run => push_engines(&case, &skips, &mut trials),
         }
     }
+    let digits = || digits().map_err(Failed::from);
+    trials.push(Trial::test("examples/digits::pipeline", digits));
     Ok(trials)
+}
+
+/// The example's trained model, level by level; that its values stay is a test of the examples.
+fn digits() -> Outcome {
+    let path = systole_tests::workspace().join("examples/digits/model.onnx");
+    let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let source = Source::parse(bytes.into(), &|_| Err("no other file".into()))
+        .map_err(|error| error.to_string())?;
+    let mut bindings = Bindings::default();
+    bindings.dims.insert("batch".to_owned(), 2);
+    let graph = source.bind(&bindings).map_err(|error| error.to_string())?;
+    let graph = Program::Graph(graph);
+    let mut optimized = graph.clone();
+    execute::optimize(&mut optimized)?;
+    let folder = data().join("pipeline");
+    snapshot::check_in(&folder, "digits.graph", &optimized.print());
+    let module = execute::compile(&graph, &[], &execute::machine())?;
+    snapshot::check_in(&folder, "digits.module", &module.to_string());
+    Ok(())
 }
 
 fn push_engines(case: &Arc<Case>, skips: &Arc<Vec<Skip>>, trials: &mut Vec<Trial>) {
@@ -134,7 +157,7 @@ fn pass(case: &Case) -> Outcome {
     let mut after = before.clone();
     execute::apply(&mut after, passes)?;
     snapshot::check(case, "pass", &after.print());
-    let (inputs, scalars) = arguments(case, &before)?;
+    let (inputs, scalars) = execute::arguments(case, &before)?;
     let expected = execute::run(Engine::Reference, &before, &inputs, &scalars)?;
     let actual = execute::run(Engine::Reference, &after, &inputs, &scalars)?;
     compare(case, &before, Engine::Optimized, &actual, &expected)
@@ -145,7 +168,7 @@ fn schedule(case: &Case) -> Outcome {
     let before = program(case)?;
     let after = execute::schedule(&before, schedule)?;
     snapshot::check(case, "schedule", &after.print());
-    let (inputs, scalars) = arguments(case, &before)?;
+    let (inputs, scalars) = execute::arguments(case, &before)?;
     let expected = execute::run(Engine::Reference, &before, &inputs, &scalars)?;
     for engine in [Engine::Reference, Engine::Kernels, Engine::Host] {
         let actual = execute::run(engine, &after, &inputs, &scalars)?;
@@ -167,7 +190,7 @@ fn pipeline(case: &Case) -> Outcome {
 
 fn run(case: &Case, engine: Engine) -> Outcome {
     let program = program(case)?;
-    let (inputs, scalars) = arguments(case, &program)?;
+    let (inputs, scalars) = execute::arguments(case, &program)?;
     let actual = execute::run(engine, &program, &inputs, &scalars)?;
     if engine == Engine::Reference || !case.expected.is_empty() {
         compare_written(case, &program, engine, &actual)?;
@@ -180,25 +203,6 @@ fn run(case: &Case, engine: Engine) -> Outcome {
 }
 
 type Values = Vec<systole_compiler::tensor::Tensor>;
-
-fn arguments(case: &Case, program: &Program) -> Result<(Values, Vec<i64>), String> {
-    let signature = program.signature();
-    for (name, _) in &case.inputs {
-        if !signature.inputs.iter().any(|(other, _)| other == name) {
-            return Err(format!("there is no input `{name}`"));
-        }
-    }
-    let mut inputs = Vec::new();
-    for (position, (name, ty)) in signature.inputs.iter().enumerate() {
-        let given = case.inputs.iter().find(|(other, _)| other == name);
-        let spec = given.map_or(format!("random:{}", position + 1), |(_, spec)| spec.clone());
-        inputs.push(values::read(&spec, ty).map_err(|error| format!("input {name}: {error}"))?);
-    }
-    let scalar = |(name, low, _): &(String, i64, i64)| {
-        case.scalars.iter().find(|(other, _)| other == name).map_or(*low, |(_, value)| *value)
-    };
-    Ok((inputs, signature.scalars.iter().map(scalar).collect()))
-}
 
 /// Compares the reference's values with those of the graph below `// same as`, whose parameters and results have the
 /// names of the program's.
