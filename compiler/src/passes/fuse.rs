@@ -468,6 +468,29 @@ impl<'a> Emitter<'a> {
                 needed.extend(&self.function.nodes[self.emitted[position]].operands);
             }
         }
+        self.drop_unread();
+    }
+
+    /// Takes from groups the results that only nodes read which the group has copies of.
+    fn drop_unread(&mut self) {
+        let mut read = self.results.clone();
+        for &id in &self.emitted {
+            let node = &self.function.nodes[id];
+            read.extend(&node.operands);
+            read.extend(node.blocks.iter().flat_map(|block| self.function.captures(block)));
+        }
+        for &id in &self.emitted {
+            let node = &mut self.function.nodes[id];
+            let is_read: Vec<bool> =
+                node.results.iter().map(|result| read.contains(result)).collect();
+            if !matches!(node.op, Op::Fusion(_)) || !is_read.contains(&true) {
+                continue;
+            }
+            let mut kept = is_read.iter();
+            node.results.retain(|_| kept.next() == Some(&true));
+            let mut kept = is_read.iter();
+            node.blocks[0].results.retain(|_| kept.next() == Some(&true));
+        }
     }
 
     fn emit_group(&mut self, members: &[NodeId], context: &Context<'_>) {
