@@ -1,5 +1,6 @@
 //! Evaluates nodes whose operands are constants. What only moves the elements of a large constant is left alone: a
-//! kernel reads it through a view, or `layout` packs it once.
+//! kernel reads it through a view, or `layout` packs it once. A broadcast stays too, whatever its size: where it is read,
+//! it is the constant that it repeats.
 
 use crate::graph::{Graph, ValueId};
 use crate::op::{Constant, Kind, Op};
@@ -65,8 +66,13 @@ fn run(
                 context.decline(PASS.name, place(), "the result is too large to keep");
                 return Ok(Rewrite::Keep);
             }
-            folded = true;
             let values = node.op.evaluate(&known);
+            if matches!(node.op, Op::Broadcast(_)) && known[0].count() < values[0].count() {
+                let value = builder.add(node.op.clone(), operands)?;
+                constants.insert(value, values[0].clone());
+                return Ok(Rewrite::Replace(smallvec::smallvec![value]));
+            }
+            folded = true;
             let values = values.into_iter().map(|tensor| {
                 let value = builder
                     .add(Constant { value: tensor.clone() }, &[])
