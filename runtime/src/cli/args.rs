@@ -320,8 +320,11 @@ pub(super) struct CollectiveArgs {
     /// In how many chunks the buffer goes through [default: the protocol's]
     #[arg(long, value_name = "N")]
     pub(super) chunks: Option<u32>,
+    /// Move every transfer over its route, links shared fairly, instead of the closed form
+    #[arg(long)]
+    pub(super) simulate: bool,
     /// Compare with measurements instead: rows of collective,dtype,ranks,bytes,latency_us
-    #[arg(long, value_name = "F.csv", conflicts_with_all = ["kind", "ranks", "bytes"])]
+    #[arg(long, value_name = "F.csv", conflicts_with_all = ["kind", "ranks", "bytes", "simulate"])]
     pub(super) measured: Option<PathBuf>,
     #[command(flatten)]
     pub(super) common: CommonArgs,

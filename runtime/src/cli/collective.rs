@@ -13,6 +13,7 @@ use systole::{Code, Error, ErrorKind};
 use systole_interconnect::measured;
 use systole_interconnect::{
     CollectiveError, Element, Group, Kind, Options, PRESETS, Prediction, System, collective_time,
+    flow,
 };
 
 pub(super) fn collective(context: &Context, args: &CollectiveArgs) -> Result<(), Failure> {
@@ -59,7 +60,8 @@ pub(super) fn collective(context: &Context, args: &CollectiveArgs) -> Result<(),
         chunks: args.chunks,
     };
     let group = Group::first(ranks);
-    let told = collective_time(&system, kind, &group, bytes as u64, &options).map_err(refused)?;
+    let predict = if args.simulate { flow::simulate } else { collective_time };
+    let told = predict(&system, kind, &group, bytes as u64, &options).map_err(refused)?;
     let text = if context.json { object(&told, &system) } else { table(&told, &system) };
     console::print(&text)
 }

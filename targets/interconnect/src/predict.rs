@@ -148,7 +148,8 @@ pub(crate) fn check(bytes: u64, options: &Options) -> Result<(), CollectiveError
     }
 }
 
-/// The least time that the links allow: of each tier, what its members must exchange over all that their ranks can send.
+/// The least time that the links allow, whatever the algorithm: of the chips behind a member of each tier, what must leave them
+/// over all that they can send.
 pub fn link_bound_us(
     system: &System,
     kind: Kind,
@@ -160,36 +161,28 @@ pub fn link_bound_us(
 }
 
 fn bound_us(kind: Kind, bytes: f64, lanes: &Lanes<'_>) -> f64 {
+    let ranks = lanes.ranks as f64;
     let mut below = 1.0;
     let mut bound: f64 = 0.0;
-    for lane in &lanes.lanes {
-        let members = lane.count() as f64;
-        let switch = lane.tier.in_switch.is_some();
-        let rest = (members - 1.0) / members;
-        // What a member, which is `below` ranks, must send or receive.
+    for (at, lane) in lanes.lanes.iter().enumerate() {
+        // All that leaves the chips behind one member of this tier crosses this tier or one further out.
+        let outer = &lanes.lanes[at..];
+        let rate = below * outer.iter().map(Lane::injection_gbs).sum::<f64>() * 1e3;
+        let rest = (ranks - below) / ranks;
         let must = match kind {
-            Kind::AllReduce if switch => bytes,
+            Kind::AllReduce if outer.iter().any(|lane| lane.tier.in_switch.is_some()) => bytes,
             Kind::AllReduce => 2.0 * rest * bytes,
             Kind::AllGather | Kind::ReduceScatter => rest * bytes,
-            // Of what its ranks have, the part that leaves it, within the members of this tier.
-            Kind::AllToAll => {
-                let reach = (below * members).min(lanes.ranks as f64);
-                bytes * below * (reach - below).max(0.0) / lanes.ranks as f64
-            }
-            Kind::Broadcast | Kind::PointToPoint => bytes,
-            Kind::Permute => bytes,
+            Kind::AllToAll => bytes * below * rest,
+            // One rank's vector, if only from the last member to the next.
+            Kind::Broadcast | Kind::Permute | Kind::PointToPoint => bytes,
         };
-        let rate = match kind {
-            // One rank, or one path, is all that works.
-            Kind::Permute | Kind::PointToPoint => lane.injection_gbs(),
-            Kind::AllReduce
-            | Kind::AllGather
-            | Kind::ReduceScatter
-            | Kind::AllToAll
-            | Kind::Broadcast => below * lane.injection_gbs(),
-        };
-        bound = bound.max(must / (rate * 1e3));
-        below *= members;
+        bound = bound.max(must / rate);
+        below *= lane.count() as f64;
+        // Of a group that is no sub-mesh, members may have any number of ranks behind them.
+        if !lanes.regular || below >= ranks {
+            break;
+        }
     }
     bound
 }
