@@ -330,6 +330,20 @@ fn runs_power_and_comparisons() {
     let output = systole(&both);
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(table.contains("dgx-h100*64") && table.contains("trn2-ultra64*8"), "{table}");
+    let one = [
+        "plan",
+        path,
+        "--system",
+        "dgx-h100",
+        "--system",
+        "trn2-ultra64*8",
+        "--batch",
+        "512",
+        "--json",
+    ];
+    let object = json(&systole(&one));
+    assert_eq!(object["does_not_fit"][0], "dgx-h100");
+    assert_eq!(object["systems"][0]["system"], "trn2-ultra64*8");
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> Result<(), Failure> {
     let fixed = fixed.unwrap_or_default();
     let checkpoints = Checkpoints { write_s: args.checkpoint_s, restart_s: args.restart_s };
     let mut reports = Vec::new();
+    let mut too_small = Vec::new();
+    let mut refused = None;
     for name in &args.system {
         let system = load(name, &args.set).map_err(Failure::usage)?;
         let (system, count) = match args.power_mw {
@@ -49,25 +51,35 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> Result<(), Failure> {
             context.progress(done, all);
             !context.is_over()
         };
-        let plan = systole::plan::plan(&platform, &task, &fixed, &checkpoints, &watch)
-            .map_err(|trouble| failure(&platform, trouble))?;
+        let plan = match systole::plan::plan(&platform, &task, &fixed, &checkpoints, &watch) {
+            Ok(plan) => plan,
+            // One of several that does not fit is a row of the comparison.
+            Err(trouble @ Trouble::TooLarge { .. }) => {
+                too_small.push(platform.name.clone());
+                refused = Some(failure(&platform, trouble));
+                continue;
+            }
+            Err(trouble) => return Err(failure(&platform, trouble)),
+        };
         let run =
             args.train_tokens.map(|tokens| training_run(&platform, &plan, &checkpoints, tokens));
         reports.push(Report { platform, task, plan, run, units: args.power_mw.map(|_| count) });
     }
+    if let (true, Some(refused)) = (reports.is_empty(), refused) {
+        return Err(refused);
+    }
     if context.json {
         let mut objects: Vec<Value> = reports.iter().map(Report::json).collect();
-        let object = match objects.len() {
+        let object = match args.system.len() {
             1 => objects.remove(0),
-            _ => json!({"schema": 1, "systems": objects}),
+            _ => json!({"schema": 1, "systems": objects, "does_not_fit": too_small}),
         };
         return console::print(&format!("{object}\n"));
     }
     let mut text = String::new();
-    if let [report] = reports.as_slice() {
-        report.text(&mut text);
-    } else {
-        compared(&reports, &mut text);
+    match (reports.as_slice(), args.system.len()) {
+        ([report], 1) => report.text(&mut text),
+        (reports, _) => compared(reports, &too_small, &mut text),
     }
     console::print(&text)
 }
@@ -347,7 +359,7 @@ fn runner_up(best: &Figures, other: &Figures) -> Vec<String> {
 }
 
 /// Several systems side by side.
-fn compared(reports: &[Report], text: &mut String) {
+fn compared(reports: &[Report], too_small: &[String], text: &mut String) {
     let mut rows = vec![
         [
             "system",
@@ -391,6 +403,9 @@ fn compared(reports: &[Report], text: &mut String) {
         rows.push(row);
     }
     text.push_str(&show::table(&rows));
+    for name in too_small {
+        let _ = writeln!(text, "{name}: the model does not fit on any mesh");
+    }
     text.push_str("devices are rooflines with the efficiencies that their files state\n");
 }
 

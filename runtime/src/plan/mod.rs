@@ -18,7 +18,7 @@ mod time;
 pub use claims::{Claim, Verdict, claims};
 pub use cost::{Operations, Pairs, Weights, forward_operations, operations, weights};
 pub use mesh::{Fixed, Mesh, Order, Recompute, Shard};
-pub use platform::{Exchange, Fabric, Platform};
+pub use platform::{Exchange, Fabric, Peak, Platform};
 pub use run::{Checkpoints, TrainingRun, training_run};
 pub use search::{Candidate, Found, Trouble, search};
 pub use systems::{GIB, load, platform};

@@ -35,6 +35,9 @@ pub trait Fabric: Send + Sync {
     fn joules(&self, axes: &[(usize, usize)], bytes: f64) -> f64;
 }
 
+/// Operations a second of one chip, by the name of the element type; nothing where it has none of its width.
+pub type Peak = dyn Fn(&str) -> Option<f64> + Send + Sync;
+
 /// A system as the planner sees it. Numbers come from the system's description file.
 pub struct Platform {
     /// Its name.
@@ -44,7 +47,7 @@ pub struct Platform {
     /// How many chips there are.
     pub chips: usize,
     /// Operations a second of one chip, by element type.
-    pub peak: Box<dyn Fn(&str) -> Option<f64> + Send + Sync>,
+    pub peak: Box<Peak>,
     /// The part of the peak that large products reach.
     pub compute_efficiency: f64,
     /// Bytes of memory of one chip.
