@@ -32,6 +32,7 @@ pub struct Compiler {
     pub(crate) limits: Limits,
     pub(crate) mesh: Option<Mesh>,
     pub(crate) shardings: Vec<(String, String)>,
+    pub(crate) system: Option<String>,
 }
 
 /// An observer that several compilations may tell.
@@ -72,6 +73,7 @@ impl Default for Compiler {
             limits: Limits::default(),
             mesh: None,
             shardings: Vec::new(),
+            system: None,
         }
     }
 }
@@ -106,6 +108,13 @@ impl Compiler {
     /// axis `tp` the weights of products.
     pub fn mesh(mut self, mesh: Mesh) -> Compiler {
         self.mesh = Some(mesh);
+        self
+    }
+
+    /// The system that the ranks stand for, by name: exchanges are chosen by their predicted time on it, which
+    /// [`Program::communications`] tells. Without one they are chosen by the bytes that they send.
+    pub fn system(mut self, name: impl Into<String>) -> Compiler {
+        self.system = Some(name.into());
         self
     }
 

@@ -3,6 +3,7 @@
 use crate::accelerator::Accelerator;
 use crate::compiler::{Compiler, SharedObserver};
 use crate::error::{Error, ErrorKind};
+use crate::fabric::Communication;
 use crate::limits::Limits;
 use crate::options::RunOptions;
 use crate::ranks::{self, Ranks};
@@ -314,6 +315,17 @@ impl Engine {
         match self {
             Engine::Accelerator(accelerator) => Some(accelerator),
             Engine::Reference(_) | Engine::Kernels(_) | Engine::Host(_) | Engine::Ranks(_) => None,
+        }
+    }
+
+    /// What ranks exchange.
+    pub(crate) fn communications(&self) -> &[Communication] {
+        match self {
+            Engine::Ranks(ranks) => ranks.communications(),
+            Engine::Reference(_)
+            | Engine::Kernels(_)
+            | Engine::Host(_)
+            | Engine::Accelerator(_) => &[],
         }
     }
 

@@ -7,6 +7,7 @@ mod compiler;
 pub mod data;
 mod engine;
 mod error;
+mod fabric;
 mod inputs;
 mod levels;
 mod limits;
@@ -28,6 +29,7 @@ mod written;
 
 pub use compiler::Compiler;
 pub use error::{Error, ErrorKind};
+pub use fabric::Communication;
 pub use inputs::{Inputs, IntoTensor};
 pub use levels::{Contents, Operator, first_word};
 pub use model::Model;

@@ -4,6 +4,7 @@ use crate::cache::{Cache, Key, Made, Specialized};
 use crate::compiler::Compiler;
 use crate::engine::{self, Engine, Setting};
 use crate::error::{Error, ErrorKind, listed};
+use crate::fabric::Communication;
 use crate::inputs::{self, Inputs};
 use crate::levels::Known;
 use crate::limits::Limits;
@@ -310,6 +311,13 @@ impl Program {
     /// The time of the last run on a modeled accelerator.
     pub fn last_profile(&self) -> Option<Profile> {
         self.shared.cache.latest()?.engine.accelerator()?.last()
+    }
+
+    /// What the ranks of a mesh exchange, in order, with times on the compiler's system; for the types of inputs that were
+    /// used last. Empty where there is no mesh or no system.
+    pub fn communications(&self) -> Vec<Communication> {
+        let latest = self.shared.cache.latest();
+        latest.map_or(Vec::new(), |code| code.engine.communications().to_vec())
     }
 
     /// For how many sets of input types there is code.

@@ -4,6 +4,7 @@
 use crate::compiler::SharedObserver;
 use crate::engine::{self, Engine, Setting};
 use crate::error::{Error, ErrorKind, listed};
+use crate::fabric::{Communication, Fabric};
 use crate::options::RunOptions;
 use crate::report::CompileTimes;
 use std::sync::PoisonError;
@@ -14,7 +15,7 @@ use systole_compiler::mesh::{Mesh, Sharding};
 use systole_compiler::module::{Lifetime, Module};
 use systole_compiler::op::{Constant, Op};
 use systole_compiler::pass::{Changed, Declined};
-use systole_compiler::passes::shard::{self, BytesSent, Divided};
+use systole_compiler::passes::shard::{self, BytesSent, Cost, Divided};
 use systole_compiler::pipeline::{self, Level};
 use systole_compiler::ranks;
 use systole_compiler::rewrite::{Rewrite, rewrite};
@@ -26,6 +27,7 @@ use systole_compiler::verify;
 pub(crate) struct Ranks {
     divided: Divided,
     engines: Vec<Engine>,
+    communications: Vec<Communication>,
 }
 
 /// Whether a graph is compiled for ranks: where it or the compiler names a mesh.
@@ -60,14 +62,29 @@ impl Ranks {
         let mut graph = graph.expect("a silent observer stops nothing");
         shard::annotate(&mut graph);
         let weights = shard::lift_constants(&mut graph);
-        let divided = shard::divide(&graph, &BytesSent)?;
+        let ranks = graph.mesh.as_ref().map_or(1, Mesh::ranks);
+        let fabric = match &setting.compiler.system {
+            Some(name) => Some(Fabric::named(name, ranks)?),
+            None => None,
+        };
+        let cost: &dyn Cost = match &fabric {
+            Some(fabric) => fabric,
+            None => &BytesSent,
+        };
+        let divided = shard::divide(&graph, cost)?;
+        let communications = fabric.map_or(Vec::new(), |fabric| fabric.communications(&divided));
         drop(graph);
         let graphs: Vec<&Graph> = divided.programs.iter().map(|program| &program.graph).collect();
         ranks::check(&graphs, &divided.program_of)?;
         tell(&divided, setting)?;
         let (engines, mut times) = engines(&divided, &weights, setting)?;
         times.passes = start.elapsed().saturating_sub(times.code + times.packing);
-        Ok((Ranks { divided, engines }, times))
+        Ok((Ranks { divided, engines, communications }, times))
+    }
+
+    /// What they exchange.
+    pub(crate) fn communications(&self) -> &[Communication] {
+        &self.communications
     }
 
     /// The whole results on whole inputs.

@@ -282,3 +282,21 @@ fn a_rank_that_fails_ends_the_run() {
     // The program is as good as before.
     program.run(inputs(&mlp())).unwrap_or_else(|error| panic!("{error}"));
 }
+
+#[test]
+fn exchanges_have_times_on_a_system() {
+    let compiler = Compiler::new().target(Target::reference()).mesh(Mesh::new(&[("tp", 4)]));
+    let compiler = compiler.shard("w1", "{_, tp}");
+    let without = compiler.compile(&mlp()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(without.communications().is_empty());
+    let program = compiler.clone().system("dgx-h100").compile(&mlp());
+    let program = program.unwrap_or_else(|error| panic!("{error}"));
+    let found = program.communications();
+    assert_eq!(found.iter().map(|one| one.kind).collect::<Vec<_>>(), ["all-reduce"]);
+    assert_eq!(found[0].ranks, 4);
+    assert!(found[0].time_us.is_some_and(|time_us| time_us > 0.0), "{found:?}");
+    let none = compiler.clone().system("nowhere").compile(&mlp()).expect_err("there is none");
+    assert!(none.to_string().contains("there is no system `nowhere`"), "{none}");
+    let large = Compiler::new().mesh(Mesh::new(&[("dp", 16)])).system("dgx-h100");
+    assert!(large.compile(&mlp()).is_err());
+}

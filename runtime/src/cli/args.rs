@@ -497,6 +497,9 @@ pub(super) struct ModelArgs {
     /// Say how an input, output or value is divided: `x={dp,_}`, `y={_,(dp,tp)}`, `h={_,_,pp=1}`
     #[arg(long = "shard", value_name = "NAME={..}", value_parser = sharding)]
     pub(super) shardings: Vec<(String, String)>,
+    /// Choose exchanges by their predicted time on a system, and print it; see `systole list systems`
+    #[arg(long = "system", value_name = "NAME", requires = "mesh")]
+    pub(super) system: Option<String>,
 }
 
 fn mesh(text: &str) -> Result<systole::Mesh, String> {

@@ -74,6 +74,10 @@ fn json_text(
         "compile_ms": session.compile_ms,
         "run_ms": run_ms,
         "time_us": session.program.last_profile().map(|profile| profile.time_us),
+        "communication": session.program.communications().iter().map(|one| json!({
+            "kind": one.kind, "ranks": one.ranks, "bytes": one.operand.bytes(), "time_us": one.time_us,
+            "algorithm": one.algorithm,
+        })).collect::<Vec<_>>(),
         "compare": comparison.map(Comparison::json),
     });
     format!("{object}\n")
@@ -94,6 +98,14 @@ fn readable(
     }
     let (load_ms, compile_ms) = (session.load_ms, session.compile_ms);
     let target = session.target.name();
+    for one in session.program.communications() {
+        let (kind, operand, ranks) = (one.kind, &one.operand, one.ranks);
+        let time = match (one.time_us, &one.algorithm) {
+            (Some(time_us), Some(algorithm)) => format!("{time_us:.2} us by {algorithm}"),
+            (_, _) => "not possible on this system".to_owned(),
+        };
+        let _ = writeln!(text, "exchange {kind} of {operand} among {ranks} ranks: {time}");
+    }
     if let Some(profile) = session.program.last_profile() {
         let _ = writeln!(text, "{target}: {:.2} us on the modeled core", profile.time_us);
     }

@@ -127,6 +127,9 @@ pub(super) fn compiler(context: &Context, args: &ModelArgs, target: &Target) -> 
     if let Some(mesh) = &args.mesh {
         compiler = compiler.mesh(mesh.clone());
     }
+    if let Some(system) = &args.system {
+        compiler = compiler.system(system);
+    }
     for (name, sharding) in &args.shardings {
         compiler = compiler.shard(name, sharding);
     }
