@@ -572,6 +572,8 @@ fn a_mesh_gives_what_one_device_gives() {
             "x={dp,tp}",
             "--expect",
             "one.npz",
+            "--tol",
+            "1e-4,1e-4",
         ];
         ok(systole(folder.path(), &[&flags[..], &all].concat()));
     }
