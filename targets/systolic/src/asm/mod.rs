@@ -1,4 +1,4 @@
-//! Assembly text of programs: [`print`] and [`parse`] are each other's inverse.
+//! Assembly text of programs: [`print()`] and [`parse()`] are each other's inverse.
 //!
 //! ```text
 //! program "mlp" for "trn2"

@@ -588,9 +588,10 @@ impl Parser<'_> {
     }
 
     fn expected(&mut self, what: &str) -> Failed {
-        let found = match self.peek() {
-            TokenKind::End => "the end".to_owned(),
-            _ => format!("`{}`", self.written(self.at)),
+        let found = if self.at_end() {
+            "the end".to_owned()
+        } else {
+            format!("`{}`", self.written(self.at))
         };
         let span = self.tokens[self.at].span;
         self.note(Code::Syntax, format!("expected {what}, found {found}"), span)

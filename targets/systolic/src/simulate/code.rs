@@ -207,19 +207,21 @@ impl<'p> Compiler<'p, '_> {
     fn instruction(&mut self, instruction: &'p Instruction) {
         let cost = cost::cost(&instruction.op, self.engine, self.machine);
         let cycles = |cycles| self.clock.cycles(self.engine, cycles);
-        let kind = match &instruction.op {
-            Op::Dma(dma) => match static_partition(dma) {
+        let kind = if let Op::Dma(dma) = &instruction.op {
+            match static_partition(dma) {
                 Some(partition) if !has_bounds(dma) => {
                     Kind::Transfer(moved(dma, &dma.sizes, partition, self.machine, self.clock))
                 }
                 Some(_) | None => Kind::Edge,
-            },
-            Op::Matmul { .. } | Op::Transpose { .. } => Kind::Product,
-            Op::Activation { function, .. } => {
-                cost::function_set(*function).map_or(Kind::Compute, Kind::Function)
             }
-            Op::Nop => Kind::Nop,
-            _ => Kind::Compute,
+        } else if let Op::Activation { function, .. } = &instruction.op {
+            cost::function_set(*function).map_or(Kind::Compute, Kind::Function)
+        } else if matches!(instruction.op, Op::Matmul { .. } | Op::Transpose { .. }) {
+            Kind::Product
+        } else if matches!(instruction.op, Op::Nop) {
+            Kind::Nop
+        } else {
+            Kind::Compute
         };
         let uses = |space| cost::accesses(&instruction.op).iter().any(|a| a.space == space);
         let ports = &self.machine.ports;
@@ -236,9 +238,10 @@ impl<'p> Compiler<'p, '_> {
             hold: cycles(cost.interval.saturating_add(cost.overhead)),
             latency: cycles(cost.latency),
             load: cycles(cost.load),
-            array_flops: match kind {
-                Kind::Product => cost.interval.saturating_mul(2 * cells),
-                _ => 0,
+            array_flops: if matches!(kind, Kind::Product) {
+                cost.interval.saturating_mul(2 * cells)
+            } else {
+                0
             },
             flops: flops(&instruction.op),
             kind,
@@ -439,12 +442,8 @@ pub(super) fn inside(dma: &Dma, value: &dyn Fn(Term) -> i64) -> SmallVec<[u32; 4
 
 /// The useful operations of an instruction: of products alone.
 fn flops(op: &Op) -> u64 {
-    match op {
-        Op::Matmul { stationary, moving, pace, .. } => {
-            let k = u64::from(stationary.partitions) * pace.rows();
-            let (columns, width) = (stationary.free() / pace.rows(), moving.free() / pace.rows());
-            2u64.saturating_mul(k).saturating_mul(columns).saturating_mul(width)
-        }
-        _ => 0,
-    }
+    let Op::Matmul { stationary, moving, pace, .. } = op else { return 0 };
+    let k = u64::from(stationary.partitions) * pace.rows();
+    let (columns, width) = (stationary.free() / pace.rows(), moving.free() / pace.rows());
+    2u64.saturating_mul(k).saturating_mul(columns).saturating_mul(width)
 }

@@ -41,21 +41,18 @@ pub fn cost(op: &Op, engine: Engine, machine: &Machine) -> Cost {
         Engine::GpSimd => (machine.gpsimd.overhead_cycles, machine.gpsimd.latency_cycles),
         Engine::Sync => (0, 0),
     };
-    let load = match op {
-        Op::Matmul { stationary, pace, .. } => {
-            (stationary.free() / pace.rows()).div_ceil(machine.array.load_columns_per_cycle)
-        }
-        Op::Transpose { input, .. } => input.free().div_ceil(machine.array.load_columns_per_cycle),
-        _ => 0,
+    let columns = if let Op::Matmul { stationary, pace, .. } = op {
+        stationary.free() / pace.rows()
+    } else if let Op::Transpose { input, .. } = op {
+        input.free()
+    } else {
+        0
     };
+    let load = columns.div_ceil(machine.array.load_columns_per_cycle);
     Cost { interval, overhead, latency, load }
 }
 
 /// The published interval of an instruction on an engine.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "operations without their own formula share one"
-)]
 fn interval(op: &Op, engine: Engine, machine: &Machine) -> u64 {
     let vector = &machine.vector;
     let least = match engine {
@@ -185,23 +182,24 @@ fn operations(kernel: &systole_compiler::kernel::Kernel) -> u64 {
             let positions = match stmt {
                 Stmt::Define { results, op } => {
                     let results: u64 = results.iter().map(size).max().unwrap_or(1);
-                    match op {
-                        TileOp::Contract { a, b, over, .. } => {
-                            let a_dims = kernel.tiles[*a].dims.iter();
-                            let b_dims = kernel.tiles[*b].dims.iter();
-                            let mut seen: Vec<_> = Vec::new();
-                            let mut summed = 1u64;
-                            for &(axis, n) in a_dims.chain(b_dims) {
-                                if over.contains(&axis) && !seen.contains(&axis) {
-                                    seen.push(axis);
-                                    summed = summed.saturating_mul(n as u64);
-                                }
+                    if let TileOp::Contract { a, b, over, .. } = op {
+                        let a_dims = kernel.tiles[*a].dims.iter();
+                        let b_dims = kernel.tiles[*b].dims.iter();
+                        let mut seen: Vec<_> = Vec::new();
+                        let mut summed = 1u64;
+                        for &(axis, n) in a_dims.chain(b_dims) {
+                            if over.contains(&axis) && !seen.contains(&axis) {
+                                seen.push(axis);
+                                summed = summed.saturating_mul(n as u64);
                             }
-                            results.saturating_mul(summed)
                         }
-                        TileOp::Map { expr, .. } => results.saturating_mul(expr.nodes.len() as u64),
-                        TileOp::Reduce { tile, .. } => size(tile),
-                        _ => results,
+                        results.saturating_mul(summed)
+                    } else if let TileOp::Map { expr, .. } = op {
+                        results.saturating_mul(expr.nodes.len() as u64)
+                    } else if let TileOp::Reduce { tile, .. } = op {
+                        size(tile)
+                    } else {
+                        results
                     }
                 }
                 Stmt::Store { tile, .. } | Stmt::Scatter { tile, .. } => size(tile),

@@ -639,10 +639,7 @@ impl<'p> Simulation<'p> {
             Engine::Scalar | Engine::Tensor => 1,
             Engine::GpSimd => 2,
         };
-        let indirect = match &timed.instruction.op {
-            Op::Dma(dma) => dma.indirect.is_some(),
-            _ => false,
-        };
+        let indirect = matches!(&timed.instruction.op, Op::Dma(dma) if dma.indirect.is_some());
         let queue = lane % self.queues.len();
         let mut hold = hold;
         let issued = if code::ENGINES[engine] == Engine::GpSimd {

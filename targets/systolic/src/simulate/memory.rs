@@ -220,10 +220,12 @@ pub(super) fn decode(dtype: DType, bytes: &[u8], stride: usize, out: &mut [f32])
 fn small_table(dtype: DType) -> &'static [f32] {
     use std::sync::OnceLock;
     static TABLES: [OnceLock<Vec<f32>>; 3] = [OnceLock::new(), OnceLock::new(), OnceLock::new()];
-    let table = match dtype {
-        DType::F8E4M3 => &TABLES[0],
-        DType::F8E5M2 => &TABLES[1],
-        _ => &TABLES[2],
+    let table = if dtype == DType::F8E4M3 {
+        &TABLES[0]
+    } else if dtype == DType::F8E5M2 {
+        &TABLES[1]
+    } else {
+        &TABLES[2]
     };
     table.get_or_init(|| {
         let codes: Vec<u8> = (0..=255).collect();

@@ -22,9 +22,9 @@ pub(super) fn product(
             let (right, _) = right.as_chunks::<WIDTH>();
             let mut sums = [[0.0f32; WIDTH]; ROWS];
             for (x, y) in left.iter().zip(right) {
-                for row in 0..ROWS {
-                    for column in 0..WIDTH {
-                        sums[row][column] += x[row] * y[column];
+                for (sums, &x) in sums.iter_mut().zip(x) {
+                    for (sum, &y) in sums.iter_mut().zip(y) {
+                        *sum += x * y;
                     }
                 }
             }

@@ -45,7 +45,7 @@ impl Simulation<'_> {
         let (key, iteration) = (active.index, active.iteration);
         if let Some(reference) = self.watch.seen.get_mut(&key) {
             reference.visits += 1;
-            if reference.visits > PATIENCE && iteration % 16 != 0 {
+            if reference.visits > PATIENCE && !iteration.is_multiple_of(16) {
                 return;
             }
         }
@@ -125,7 +125,7 @@ impl Simulation<'_> {
     fn repetitions(&self, reference: &Reference) -> Option<(u64, [Option<(usize, u64)>; 5])> {
         let mut times = u64::MAX;
         let mut moves = [None; 5];
-        for engine in 0..5 {
+        for (engine, moves) in moves.iter_mut().enumerate() {
             let (now, then) = (&self.engines[engine].loops, &reference.loops[engine]);
             if now.len() != then.len() {
                 return None;
@@ -142,7 +142,7 @@ impl Simulation<'_> {
             let mut last = active.trips - 1;
             for fixed in &info.fixed {
                 if let Fixed::Turns(turns) = fixed
-                    && moved % turns != 0
+                    && !moved.is_multiple_of(*turns)
                 {
                     return None;
                 }
@@ -150,7 +150,7 @@ impl Simulation<'_> {
                 last = last.min(unchanged_until(fixed, before.iteration, &line));
             }
             times = times.min(last.checked_sub(active.iteration)? / moved);
-            moves[engine] = Some((level, moved));
+            *moves = Some((level, moved));
         }
         (times > 0 && times < u64::MAX).then_some((times, moves))
     }

@@ -421,16 +421,13 @@ impl<'p> Machinery<'p> {
         let mut x = self.read(step, input, 0)?;
         let n = input.free() as usize;
         let (width, groups) = (n / 4, usize::from(input.partitions) / 8);
-        // The exponent of the largest number of the narrow type.
-        let top = match out.dtype {
-            DType::F8E5M2 => 15,
-            DType::F4E2M1 => 2,
-            _ => 8,
-        };
-        let largest = match out.dtype {
-            DType::F8E5M2 => 57344.0,
-            DType::F4E2M1 => 6.0,
-            _ => 448.0,
+        // The exponent of the largest number of the narrow type, and that number.
+        let (top, largest) = if out.dtype == DType::F8E5M2 {
+            (15, 57344.0)
+        } else if out.dtype == DType::F4E2M1 {
+            (2, 6.0)
+        } else {
+            (8, 448.0)
         };
         let mut exponents = vec![0.0f32; groups * width];
         for group in 0..groups {
@@ -870,14 +867,13 @@ pub(super) fn uninitialized(
 }
 
 fn pairs(which: Alu, x: &mut [f32], y: &[f32]) {
-    match which {
-        Alu::Add => x.iter_mut().zip(y).for_each(|(x, &y)| *x += y),
-        Alu::Subtract => x.iter_mut().zip(y).for_each(|(x, &y)| *x -= y),
-        Alu::Multiply => x.iter_mut().zip(y).for_each(|(x, &y)| *x *= y),
-        _ => {
-            let apply = alu(which);
-            x.iter_mut().zip(y).for_each(|(x, &y)| *x = apply(*x, y));
-        }
+    if which == Alu::Add {
+        x.iter_mut().zip(y).for_each(|(x, &y)| *x += y);
+    } else if which == Alu::Multiply {
+        x.iter_mut().zip(y).for_each(|(x, &y)| *x *= y);
+    } else {
+        let apply = alu(which);
+        x.iter_mut().zip(y).for_each(|(x, &y)| *x = apply(*x, y));
     }
 }
 
