@@ -14,7 +14,7 @@ use systole_compiler::tensor::Tensor;
 use systole_compiler::types::TensorType;
 use systole_systolic::lower::{self, CompileError};
 use systole_systolic::program::Program;
-use systole_systolic::{check, limits, simulate};
+use systole_systolic::{asm, check, limits, simulate};
 
 /// Code for a modeled core.
 #[derive(Debug)]
@@ -82,8 +82,8 @@ impl Accelerator {
     }
 
     /// The assembly text.
-    pub(crate) fn listing(&self) -> Result<String, Error> {
-        Err(Error::unsupported("assembly text of modeled cores is not in this version"))
+    pub(crate) fn listing(&self) -> String {
+        asm::print(&self.program)
     }
 
     /// The results on inputs that have been checked, and the time they take, which [`Accelerator::last`] gives.

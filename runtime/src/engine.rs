@@ -87,7 +87,7 @@ pub(crate) fn machine(target: &Target) -> Result<Machine, Error> {
 pub(crate) fn listing(target: &Target, module: &Module, listing: Listing) -> Result<String, Error> {
     check_available(target)?;
     if let (Kind::Systolic(systolic), Listing::Asm) = (&target.kind, listing) {
-        return Accelerator::new(module, systolic)?.listing();
+        return Ok(Accelerator::new(module, systolic)?.listing());
     }
     let Kind::Host { cpu } = &target.kind else {
         let message = format!("the target {target} makes no machine code");

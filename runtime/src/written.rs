@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use systole_compiler::diagnostic::Code;
 use systole_compiler::kernel::{self, Kernel, Place, Role};
 use systole_compiler::module::{self, Buffer, Layout, Lifetime, Module, ScalarSource, Step};
+use systole_systolic::asm;
 use systole_systolic::program::Program;
 
 /// A schedule in text, compiled for a modeled accelerator without a change.
@@ -20,9 +21,9 @@ pub struct Written {
 }
 
 impl Written {
-    /// A program in assembly text.
-    pub fn from_assembly(_text: &str, _target: &Target) -> Result<Written, Error> {
-        Err(Error::unsupported("assembly text of modeled cores is not in this version"))
+    /// A program in assembly text: see [`Written::from_program`].
+    pub fn from_assembly(text: &str, target: &Target) -> Result<Written, Error> {
+        Written::from_program(asm::parse(text)?, target)
     }
 
     /// A program. It is checked against the machine's rules before it is taken.
@@ -59,7 +60,7 @@ impl Written {
     }
 
     /// The assembly text.
-    pub fn listing(&self) -> Result<String, Error> {
+    pub fn listing(&self) -> String {
         self.code.listing()
     }
 }
