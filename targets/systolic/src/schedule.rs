@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Streams and their semaphores.
 pub(crate) type Scheduled = (BTreeMap<Engine, Vec<Item>>, Vec<SemaphoreInfo>);
 
+/// A loop, the engines of a dependence in it, and the copy that it comes from, if it is one.
+type Streams = (usize, usize, Engine, Option<usize>);
+
 const ENGINES: [Engine; 5] =
     [Engine::Tensor, Engine::Vector, Engine::Scalar, Engine::GpSimd, Engine::Sync];
 
@@ -256,8 +259,7 @@ impl<'a> Scheduler<'a> {
         let mut edges: BTreeSet<(usize, usize, usize, u8)> = BTreeSet::new();
         for (buffer, list) in buffers.iter().zip(&touches) {
             // For each loop and pair of streams: the last of one, the first of the other.
-            let mut ends: BTreeMap<(usize, usize, Engine, Option<usize>), (usize, usize)> =
-                BTreeMap::new();
+            let mut ends: BTreeMap<Streams, (usize, usize)> = BTreeMap::new();
             for (later, (from, a)) in list.iter().enumerate() {
                 for (to, b) in &list[..=later] {
                     if !overlap(a, b) {

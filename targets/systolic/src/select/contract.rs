@@ -35,6 +35,9 @@ pub(crate) struct Product {
 /// A part of a result in PSUM: which part, and where.
 pub(crate) type Part = (Piece, Place);
 
+/// What takes parts out of PSUM.
+pub(crate) type Evict<'e> = dyn FnMut(&mut Builder<'_>, &[Part]) -> Result<(), String> + 'e;
+
 /// Every position of some axes, the last fastest.
 fn positions(axes: &[(Axis, usize)]) -> Vec<Vec<(Axis, usize)>> {
     let mut all = vec![Vec::new()];
@@ -154,7 +157,7 @@ pub(crate) fn contract(
     stationary: &Place,
     moving: &Place,
     domain: &Domain,
-    evict: &mut dyn FnMut(&mut Builder<'_>, &[Part]) -> Result<(), String>,
+    evict: &mut Evict<'_>,
 ) -> Result<(Vec<Part>, bool), String> {
     let pace = pace(stationary.dtype, moving.dtype)?;
     let columns = blocks(&product.columns);

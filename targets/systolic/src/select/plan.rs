@@ -1,5 +1,10 @@
 //! An expression as steps that an engine carries out in one instruction each.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a function or form that is not named is none that engines have"
+)]
+
 use crate::isa::{Alu, Function};
 use std::collections::BTreeMap;
 use systole_compiler::expr::{Expr, ExprId, ExprNode};

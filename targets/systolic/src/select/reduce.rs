@@ -30,7 +30,7 @@ pub(crate) fn reduce(
     let whole = Domain::of(dims, rows);
     let kept: Dims = whole.free.iter().copied().filter(|&(axis, _)| !is_over(axis)).collect();
     let gone: Dims = whole.free.iter().copied().filter(|&(axis, _)| is_over(axis)).collect();
-    let out_domain = Domain { rows: rows.clone(), free: kept.clone() };
+    let out_domain = Domain { rows: rows.clone(), free: kept };
     let out = allocate(builder, &out_domain, DType::F32, 2, name)?;
     if gone.iter().any(|&(_, extent)| extent == 0) {
         let identity = combine.identity(DType::F32);

@@ -410,7 +410,7 @@ fn row_tiles(kernel: &Kernel, choice: &Choice, level: usize, limits: &Limits) ->
         longest = longest.max(free);
     }
     let rows: Rows = choice.rows.iter().map(|&axis| (axis, extent(axis))).collect();
-    let budget = limits.sbuf_bytes as usize / 3 >> level;
+    let budget = (limits.sbuf_bytes as usize / 3) >> level;
     let mut chunks = (budget / bytes.max(1)).max(1);
     chunks = chunks.min((8192 / longest.max(1)).max(1));
     if level > 0 && chunks >= count(&rows).div_ceil(PARTITIONS) && bytes <= budget {

@@ -46,6 +46,10 @@ impl RowBox {
     }
 }
 
+/// A dimension of a copy: its size, elements of the tensor a step, partitions and elements on the chip a step, and how
+/// far it moves along the tensor's dimensions.
+type Move = (u32, i64, (i64, i64), Vec<(usize, i64)>);
+
 /// The rows of a group in boxes: none of them leaves a set of 128 rows but by whole sets.
 fn row_boxes(rows: &[(Axis, usize)]) -> Vec<RowBox> {
     let mut found = Vec::new();
@@ -280,7 +284,7 @@ pub(crate) fn load(
     let set_bytes = PARTITIONS as u64 * chunk as u64 * dtype.bytes() as u64;
     let most = usize::try_from((TRANSFER / set_bytes.max(1)).max(1)).unwrap_or(1);
     for found in row_boxes(rows).into_iter().flat_map(|found| found.cut(most)) {
-        let mut walk: Vec<(u32, i64, (i64, i64), Vec<(usize, i64)>)> = Vec::new();
+        let mut walk: Vec<Move> = Vec::new();
         if rows.is_empty() {
             // Every partition holds the same.
             walk.push((PARTITIONS as u32, 0, (1, 0), Vec::new()));
@@ -355,7 +359,7 @@ pub(crate) fn store(
     let mut order: Vec<(Axis, usize)> = domain.free.to_vec();
     order.sort_by_key(|&(axis, _)| std::cmp::Reverse(far.stride(axis)));
     for found in row_boxes(&place.rows) {
-        let mut walk: Vec<(u32, i64, (i64, i64), Vec<(usize, i64)>)> = Vec::new();
+        let mut walk: Vec<Move> = Vec::new();
         let moves = |axis: Axis, step: i64| -> Vec<(usize, i64)> {
             let terms = far.at.iter().enumerate();
             terms
@@ -393,7 +397,7 @@ fn copy(
     far_strides: &[i64],
     starts: &[Index],
     inside: &[bool],
-    mut walk: Vec<(u32, i64, (i64, i64), Vec<(usize, i64)>)>,
+    mut walk: Vec<Move>,
     near: &Near<'_>,
     how: How,
 ) {
@@ -401,7 +405,7 @@ fn copy(
     walk.retain(|step| step.0 != 1);
     let bounded = inside.iter().any(|inside| !inside);
     if !bounded {
-        let mut merged: Vec<(u32, i64, (i64, i64), Vec<(usize, i64)>)> = Vec::new();
+        let mut merged: Vec<Move> = Vec::new();
         for step in walk {
             let size = i64::from(step.0);
             match merged.last_mut() {
