@@ -5,6 +5,11 @@
 //! all ranks of a group go the same way. So a collective in a branch or loop that depends on a value is allowed only
 //! where the value is the same on all ranks of its groups. Which values may differ along which axes of the mesh follows
 //! from the shardings of parameters, from `rank`, and from what collectives join.
+#![expect(
+    clippy::needless_range_loop,
+    clippy::wildcard_enum_match_arm,
+    reason = "each match names the few ops that are special here"
+)]
 
 use super::{Parts, agreement, parts};
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Span};
@@ -127,7 +132,6 @@ impl<'a> Reader<'a> {
             Op::AllGather(op) => self.joined(&op.groups, &mut varies),
             op if op.kind() == Kind::Collective => varies.fill(true),
             Op::If(_) | Op::While(_) | Op::For(_) => return self.spread_control(node),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "what operands give is theirs")]
             _ => {
                 for block in &node.blocks {
                     let captured = self.function.captures(block);
@@ -185,7 +189,6 @@ impl<'a> Reader<'a> {
         let first = match &node.op {
             Op::If(_) => self.of(&node.operands[..1]),
             Op::While(_) => self.of(&node.blocks[0].results),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "a counted loop goes one way")]
             _ => vec![false; self.mesh.axes.len()],
         };
         let skipped = usize::from(matches!(node.op, Op::For(_)));
@@ -233,14 +236,12 @@ impl<'a> Reader<'a> {
                     let message = format!("@{} issues collectives; inline it first", call.function);
                     report(diagnostics, message, node.span);
                 }
-                #[expect(clippy::wildcard_enum_match_arm, reason = "others depend on no value")]
                 _ => {}
             }
             // Twice, so that the end of one round meets the start of the next.
             let rounds = match &node.op {
                 Op::While(_) => 2,
                 Op::For(op) => op.count.min(2),
-                #[expect(clippy::wildcard_enum_match_arm, reason = "others are done once")]
                 _ => 1,
             };
             for _ in 0..rounds {

@@ -1,5 +1,9 @@
 //! Shardings for programs that say nothing: a batch over `dp`, the weights of products over `tp`, by columns and rows in
 //! turn. And weights out of constants, so that each rank holds its part alone.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "each match names the few ops that are special here"
+)]
 
 use super::propagate::propagate;
 use crate::graph::{Function, Graph, ValueId};
@@ -32,7 +36,6 @@ pub fn annotate(graph: &mut Graph) {
         .iter()
         .filter_map(|&id| match &function.nodes[id].op {
             Op::Contract(op) => Some((op.clone(), function.nodes[id].operands.clone())),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "only products have such weights")]
             _ => None,
         })
         .take(MOST_PRODUCTS)

@@ -1,5 +1,9 @@
 //! Writes the program of one rank: every node on parts of its operands, with exchanges where the parts that are there
 //! are not those that are needed. Ranks differ only by what they exchange, and by where they cut.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "each match names the few ops that are special here"
+)]
 
 use super::propagate::Plan;
 use super::reshard::{Cost, Move, moves, price};
@@ -366,7 +370,6 @@ impl<'a> Divider<'a> {
             Op::Iota(op) if sharding.dims[op.axis].is_empty() => {
                 Some(Iota { ty: part.clone(), axis: op.axis }.into())
             }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "others are made whole and cut")]
             _ => None,
         };
         let held = match op {
@@ -516,7 +519,6 @@ impl<'a> Divider<'a> {
     }
 
     /// The op on parts.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the others do not name sizes")]
     fn local(&self, node: &Node, choice: &Choice) -> Op {
         let part: Option<TensorType> = node
             .results
@@ -578,7 +580,6 @@ impl<'a> Divider<'a> {
                 let skipped = usize::from(matches!(node.op, Op::For(_)));
                 body.iter().skip(skipped).map(|&param| whole(param)).collect()
             }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "calls are inlined before")]
             _ => node.results.iter().map(|&result| whole(result)).collect(),
         };
         let scalar = Sharding::whole(0);
@@ -601,7 +602,6 @@ impl<'a> Divider<'a> {
                 let test = self.block_of(&node.blocks[0], &results, &[scalar])?;
                 (operands, vec![test, self.block_of(&node.blocks[1], &results, &results)?])
             }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "the others are gone by now")]
             op => {
                 let what = format!("{} must be inlined before a program is divided", op.name());
                 return Err(TypeError::new(what));
