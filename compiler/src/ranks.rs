@@ -148,8 +148,12 @@ pub fn agreement(op: &Op, operand: &crate::types::TensorType) -> String {
             match value {
                 AttrValue::Word(word) => text.push_str(&format!(" {key} = {word}")),
                 AttrValue::Int(number) => text.push_str(&format!(" {key} = {number}")),
-                #[expect(clippy::wildcard_enum_match_arm, reason = "collectives have no others")]
-                other => text.push_str(&format!(" {key} = {other:?}")),
+                other @ (AttrValue::Float(_)
+                | AttrValue::Bool(_)
+                | AttrValue::Text(_)
+                | AttrValue::List(_)
+                | AttrValue::Type(_)
+                | AttrValue::Tensor(_)) => text.push_str(&format!(" {key} = {other:?}")),
             }
         }
     }

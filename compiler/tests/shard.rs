@@ -352,6 +352,7 @@ func @main(%x: f32[4, 8] {_, tp}, %w: f32[8, 4], %v: f32[8, 4]) -> (y: f32[4, 4]
 }
 
 /// Types in which another order of joining shows in the last digits alone: partial results of narrow floats round.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others give the type of their operands")]
 fn is_wide(op: &Op, types: &[TensorType]) -> bool {
     let wide = |dtype: DType| !dtype.is_float() || dtype.bits() >= 32;
     let small = types.iter().all(|ty| ty.count() <= 1 << 12 && wide(ty.dtype));

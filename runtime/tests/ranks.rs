@@ -295,7 +295,7 @@ fn exchanges_have_times_on_a_system() {
     assert_eq!(found.iter().map(|one| one.kind).collect::<Vec<_>>(), ["all-reduce"]);
     assert_eq!(found[0].ranks, 4);
     assert!(found[0].time_us.is_some_and(|time_us| time_us > 0.0), "{found:?}");
-    let none = compiler.clone().system("nowhere").compile(&mlp()).expect_err("there is none");
+    let none = compiler.system("nowhere").compile(&mlp()).expect_err("there is none");
     assert!(none.to_string().contains("there is no system `nowhere`"), "{none}");
     let large = Compiler::new().mesh(Mesh::new(&[("dp", 16)])).system("dgx-h100");
     assert!(large.compile(&mlp()).is_err());

@@ -313,13 +313,16 @@ fn report(diagnostics: &mut Diagnostics, message: String, span: Option<Span>) {
     }
 }
 
+/// Messages on their way, by sender and receiver: what the sender says of each, and where it issues it.
+type Mail = BTreeMap<(usize, usize), VecDeque<(String, Option<Span>)>>;
+
 /// Lets all ranks issue what they issue, each going on as soon as its partners have come.
 fn meet(issued: &[Vec<Issued>], program_of: &[usize], diagnostics: &mut Diagnostics) {
     let ranks = program_of.len();
     let mut next = vec![0usize; ranks];
     // For each group, who has come to its present meeting, and what the first of them issued.
     let mut waiting: BTreeMap<Vec<usize>, (usize, Vec<usize>)> = BTreeMap::new();
-    let mut mail: BTreeMap<(usize, usize), VecDeque<(String, Option<Span>)>> = BTreeMap::new();
+    let mut mail: Mail = BTreeMap::new();
     let mut sent = vec![false; ranks];
     let mut ready: VecDeque<usize> = (0..ranks).collect();
     while let Some(rank) = ready.pop_front() {

@@ -190,6 +190,10 @@ pub struct Instruction {
 
 /// A piece of a stream.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "streams are instructions above all: a box for each costs more"
+)]
 pub enum Item {
     /// One instruction.
     Instruction(Instruction),

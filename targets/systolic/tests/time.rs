@@ -156,7 +156,6 @@ fn a_missing_token_is_a_deadlock_that_names_the_semaphore() {
 
 fn check(what: &str, predicted: f64, published: f64, percent: f64) {
     let error = (predicted / published - 1.0) * 100.0;
-    println!("{what}: {predicted:.3} against {published:.3}, {error:+.1} %");
     assert!(error.abs() <= percent, "{what}: {predicted} against {published}, {error:+.1} %");
 }
 

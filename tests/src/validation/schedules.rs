@@ -444,7 +444,7 @@ pub fn fully_blocked(sizes: Sizes, block: Block) -> Program {
         ],
     );
     let sum = sums(128, bank.clone(), 512);
-    let kept = near(dtype, 128, result.clone(), 512);
+    let kept = near(dtype, 128, result, 512);
     let begin = run(Op::Copy { input: sum.clone(), out: kept.clone() }, &[psum_full], &[psum_free]);
     let add = after(run(pair(Alu::Add, sum, kept.clone(), kept), &[psum_full], &[psum_free]));
     // A row of result tiles is stored whole; before the first block overwrites it, it must have left.

@@ -390,7 +390,7 @@ impl<'p> Simulation<'p> {
                 }
                 Some(&Word::End(at)) => {
                     let info = &stream.loops[at as usize];
-                    let Some(active) = runner.loops.last_mut() else { return None };
+                    let active = runner.loops.last_mut()?;
                     active.iteration += 1;
                     if active.iteration >= active.trips {
                         runner.loops.pop();

@@ -10,6 +10,9 @@ use crate::program::{Index, Term};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
+/// For each engine, the loop level that moved and by how many iterations.
+type Moves = [Option<(usize, u64)>; 5];
+
 /// What was seen at loops, to compare with.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -122,7 +125,7 @@ impl Simulation<'_> {
     }
 
     /// How often what happened since the reference can be repeated, and by how many iterations each engine's loops moved.
-    fn repetitions(&self, reference: &Reference) -> Option<(u64, [Option<(usize, u64)>; 5])> {
+    fn repetitions(&self, reference: &Reference) -> Option<(u64, Moves)> {
         let mut times = u64::MAX;
         let mut moves = [None; 5];
         for (engine, moves) in moves.iter_mut().enumerate() {

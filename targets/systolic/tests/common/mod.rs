@@ -8,11 +8,11 @@ use systole_systolic::isa::{Op, Pace};
 use systole_systolic::machine::Machine;
 use systole_systolic::program::*;
 
-pub fn machine(name: &str) -> Machine {
+pub(crate) fn machine(name: &str) -> Machine {
     Machine::preset(name).unwrap_or_else(|| panic!("no preset {name}"))
 }
 
-pub fn at(space: Space, dtype: DType, partitions: u16, offset: i64, free: u32) -> Access {
+pub(crate) fn at(space: Space, dtype: DType, partitions: u16, offset: i64, free: u32) -> Access {
     Access {
         space,
         dtype,
@@ -23,7 +23,7 @@ pub fn at(space: Space, dtype: DType, partitions: u16, offset: i64, free: u32) -
     }
 }
 
-pub fn plain(op: Op) -> Instruction {
+pub(crate) fn plain(op: Op) -> Instruction {
     Instruction {
         op,
         when: None,
@@ -35,22 +35,22 @@ pub fn plain(op: Op) -> Instruction {
     }
 }
 
-pub fn linked(op: Op, waits: &[u16], signals: &[u16]) -> Item {
+pub(crate) fn linked(op: Op, waits: &[u16], signals: &[u16]) -> Item {
     let all = |list: &[u16]| list.iter().map(|&at| Semaphore(at)).collect();
     Item::Instruction(Instruction { waits: all(waits), signals: all(signals), ..plain(op) })
 }
 
-pub fn repeat(var: u16, count: i64, body: Vec<Item>) -> Item {
+pub(crate) fn repeat(var: u16, count: i64, body: Vec<Item>) -> Item {
     let (start, end) = (Index::constant(0), Index::constant(count));
     Item::Loop { var: Var(var), start, end, step: 1, body }
 }
 
-pub fn semaphores(initial: &[u16]) -> Vec<SemaphoreInfo> {
+pub(crate) fn semaphores(initial: &[u16]) -> Vec<SemaphoreInfo> {
     let infos = initial.iter().enumerate();
     infos.map(|(at, &initial)| SemaphoreInfo { name: format!("s{at}"), initial }).collect()
 }
 
-pub fn matmul(k: u16, columns: u32, width: u32, dtype: DType, pace: Pace) -> Op {
+pub(crate) fn matmul(k: u16, columns: u32, width: u32, dtype: DType, pace: Pace) -> Op {
     Op::Matmul {
         stationary: at(Space::Sbuf, dtype, k, 0, columns),
         moving: at(Space::Sbuf, dtype, k, 4096, width),
@@ -62,7 +62,7 @@ pub fn matmul(k: u16, columns: u32, width: u32, dtype: DType, pace: Pace) -> Op 
 }
 
 /// A transfer of rows from or to a far operand, one row in each partition.
-pub fn rows(dtype: DType, partitions: u32, free: u32, operand: u16, load: bool) -> Op {
+pub(crate) fn rows(dtype: DType, partitions: u32, free: u32, operand: u16, load: bool) -> Op {
     let far = Side::Far {
         operand,
         offset: Index::constant(0),
@@ -87,7 +87,7 @@ pub fn rows(dtype: DType, partitions: u32, free: u32, operand: u16, load: bool) 
     }))
 }
 
-pub fn program(
+pub(crate) fn program(
     streams: Vec<(Engine, Vec<Item>)>,
     vars: usize,
     semaphores: Vec<SemaphoreInfo>,
