@@ -16,6 +16,7 @@ fn models() -> TempDir {
         ("dense.onnx", &support::dense()),
         ("reshape.onnx", &support::reshape()),
         ("exp.tir", EXP.as_bytes()),
+        ("wide.tir", b"func @main(%x: f64[2]) -> (y: f64[2]) {\n  %y = exp %x\n  return %y\n}\n"),
         ("wrong.tir", b"func @main(%x: f32[2]) -> f32[2] {\n  return %z\n}\n"),
     ])
 }
@@ -311,11 +312,15 @@ fn mistakes_are_explained() {
     exit 2
     error[file]: cannot read none.onnx: No such file or directory (os error 2)
     ");
-    insta::assert_snapshot!(refused(&["run", "exp.tir", "--target", "trn2"]), @r"
+    insta::assert_snapshot!(
+        refused(&["run", "wide.tir", "--target", "trn2", "--input", "x=2xf64=0 1"]),
+        @r"
     exit 3
-    error[unsupported]: cannot compile for trn2: the accelerator target is not in this version
-      help: the targets of this version are `host`, `reference` and `kernels`
-    ");
+    error[unsupported]: @exp_0: no engine computes in f64
+     |
+     = note: at node @exp_0
+    "
+    );
     insta::assert_snapshot!(refused(&["run", "exp.tir", "--target", "cuda"]), @r"
     exit 2
     error[unknown-name]: there is no target `cuda`
@@ -324,7 +329,7 @@ fn mistakes_are_explained() {
     insta::assert_snapshot!(refused(&["opt", "exp.tir", "--passes", "simplify,fuze"]), @r"
     exit 2
     error[usage]: no pass over this level is called `fuze`
-      help: the passes are inline-calls, simplify, expand, fold-constants, merge-duplicates, drop-dead, fuse
+      help: the passes are inline-calls, simplify, expand, shard, fold-constants, merge-duplicates, drop-dead, fuse
     ");
     insta::assert_snapshot!(refused(&["explain", "E0001"]), @r"
     exit 2
@@ -348,7 +353,11 @@ fn errors_are_json_where_json_was_asked_for() {
         (&["run", "wrong.tir", "--target", "reference", "--json"][..], 1, "unknown-name"),
         (&["run", "exp.tir", "--target", "reference", "--json"], 2, "usage"),
         (&["run", "exp.tir", "--json", "--tarjet", "host"], 2, "usage"),
-        (&["run", "exp.tir", "--target", "trn1", "--json"], 3, "unsupported"),
+        (
+            &["run", "wide.tir", "--target", "trn1", "--input", "x=2xf64=0 1", "--json"],
+            3,
+            "unsupported",
+        ),
     ] {
         let ended = systole(folder.path(), arguments);
         assert_eq!(ended.code, Some(exit), "{ended:?}");

@@ -185,11 +185,22 @@ fn errors_have_code_node_and_span() {
 }
 
 #[test]
-fn accelerators_are_named_but_not_in_this_version() {
-    let target = Target::from_name("trn2").expect("a name");
-    let error = Compiler::new().target(target).compile(&dense()).expect_err("not in this version");
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.to_string().contains("the accelerator target is not in this version"));
+fn accelerators_give_values_and_time() {
+    let run = |target: Target| {
+        let program = Compiler::new().target(target).bind("batch", 2).compile(&dense());
+        let program = program.unwrap_or_else(|error| panic!("{error}"));
+        let outputs = program.run(inputs! { "x" => batch(2) }).expect("outputs");
+        let values = outputs.iter().next().expect("an output").1.as_slice::<f32>();
+        (values.expect("floats").to_vec(), program.last_profile())
+    };
+    let (host, no_profile) = run(Target::host());
+    let (modeled, profile) = run(Target::from_name("trn2").expect("a name"));
+    assert!(no_profile.is_none());
+    assert!(profile.is_some_and(|profile| profile.time_us > 0.0));
+    assert_eq!(host.len(), modeled.len());
+    for (expected, given) in host.iter().zip(&modeled) {
+        assert!((expected - given).abs() <= 1e-4 + 1e-4 * expected.abs(), "{given} for {expected}");
+    }
 }
 
 #[test]

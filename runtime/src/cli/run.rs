@@ -66,7 +66,7 @@ fn json_text(
         .iter()
         .map(|(name, tensor)| json!({"name": name, "dtype": tensor.dtype().name(), "shape": tensor.shape()}))
         .collect();
-    let object = json!({
+    let mut object = json!({
         "schema": 1,
         "model": session.name,
         "target": session.target.name(),
@@ -74,12 +74,19 @@ fn json_text(
         "compile_ms": session.compile_ms,
         "run_ms": run_ms,
         "time_us": session.program.last_profile().map(|profile| profile.time_us),
-        "communication": session.program.communications().iter().map(|one| json!({
-            "kind": one.kind, "ranks": one.ranks, "bytes": one.operand.bytes(), "time_us": one.time_us,
-            "algorithm": one.algorithm,
-        })).collect::<Vec<_>>(),
         "compare": comparison.map(Comparison::json),
     });
+    // Only a program that is divided among ranks has exchanges.
+    let exchanges = session.program.communications();
+    if !exchanges.is_empty() {
+        let rows = exchanges.iter().map(|one| {
+            json!({
+                "kind": one.kind, "ranks": one.ranks, "bytes": one.operand.bytes(),
+                "time_us": one.time_us, "algorithm": one.algorithm,
+            })
+        });
+        object["communication"] = rows.collect();
+    }
     format!("{object}\n")
 }
 

@@ -87,6 +87,8 @@ pub(crate) enum Sink {
         exclusive: bool,
         /// Whether the scan runs from the end.
         reverse: bool,
+        /// What it starts from: the identity of the elements' type, in the accumulation type.
+        identity: Scalar,
         /// The type of partial results.
         accumulate: DType,
     },

@@ -13,6 +13,7 @@ use crate::nest::{Node, NodeId, Sink, loop_term};
 use crate::shape::Shape;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{InstBuilder, Value, types};
+use systole_compiler::expr::Scalar;
 use systole_compiler::kernel::{Affine, Combine};
 use systole_compiler::types::DType;
 
@@ -65,10 +66,10 @@ impl Emitter<'_, '_> {
                     this.arg_reduce(state, largest, element, last);
                 });
             }
-            Sink::Scan { combine, element, exclusive, reverse, .. } => {
+            Sink::Scan { combine, element, exclusive, reverse, identity, .. } => {
                 let kept = self.schedule.order.len() - 1;
                 self.kept_loops(&state, 0, kept, &mut |this, state| {
-                    this.scan(state, combine, element, exclusive, reverse);
+                    this.scan(state, combine, element, identity, exclusive, reverse);
                 });
             }
             Sink::Scatter { root, combine } => {
@@ -654,13 +655,14 @@ impl Emitter<'_, '_> {
         state: &State,
         combine: Combine,
         element: NodeId,
+        identity: Scalar,
         exclusive: bool,
         reverse: bool,
     ) {
         let depth = self.schedule.order.len() - 1;
         let extent = self.schedule.nest.extents[self.schedule.order[depth]] as i64;
         let accumulate = self.element_type();
-        let identity = self.code.constant(combine.identity(accumulate));
+        let identity = self.code.constant(identity);
         let Some((open, counter, inside)) =
             begin(self.code, Bound::Static(0), Bound::Static(extent), 1, &[identity])
         else {

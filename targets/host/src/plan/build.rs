@@ -216,6 +216,10 @@ impl<'k> Planner<'k> {
                     over: over.expect("a scan keeps its axis"),
                     exclusive: *exclusive,
                     reverse: *reverse,
+                    identity: Scalar {
+                        dtype: *accumulate,
+                        ..combine.identity(self.kernel.tiles[*tile].dtype)
+                    },
                     accumulate: *accumulate,
                 }
             }

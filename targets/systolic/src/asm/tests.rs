@@ -1,3 +1,5 @@
+//! Programs as text and back.
+
 use super::{parse, print};
 use crate::isa::{Alu, Function, Op, Pace};
 use crate::program::*;

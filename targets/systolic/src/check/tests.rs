@@ -249,7 +249,7 @@ fn a_dropped_wait_is_found() {
     );
     let mut kernel = streaming(5);
     edit(&mut kernel, Engine::Sync, |load| load.waits.clear());
-    fails(kernel, Kind::Race, "may still be reading; the other is vector #0 tensor_tensor");
+    fails(kernel, Kind::Race, "it overwrites what the other may still be writing");
     // The tokens that nobody takes are told as well.
     let mut kernel = streaming(5);
     edit(&mut kernel, Engine::Sync, |load| load.waits.clear());
