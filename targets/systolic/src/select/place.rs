@@ -31,6 +31,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Elements from one set of rows to the next: none where every partition holds the same.
+    pub(crate) fn set(&self) -> i64 {
+        if self.rows.is_empty() { 0 } else { self.chunk }
+    }
+
     pub(crate) fn stride(&self, axis: Axis) -> i64 {
         self.axes.iter().find(|(other, _)| *other == axis).map_or(0, |&(_, stride)| stride)
     }
@@ -149,7 +154,7 @@ fn dims(piece: &Piece, domain: &Domain, places: &[&Place]) -> Vec<SmallVec<[(i32
         let strides: SmallVec<[i64; 4]> = places
             .iter()
             .map(|place| match axis {
-                None => place.chunk,
+                None => place.set(),
                 Some(axis) => place.stride(axis),
             })
             .collect();
@@ -191,7 +196,7 @@ pub(crate) fn accesses(
         .iter()
         .zip(dims)
         .map(|(place, dims)| {
-            let mut element = place.origin + place.chunk * piece.chunks.0 as i64;
+            let mut element = place.origin + place.set() * piece.chunks.0 as i64;
             for (&(axis, _), range) in domain.free.iter().zip(&piece.ranges) {
                 element += place.stride(axis) * range.0 as i64;
             }
