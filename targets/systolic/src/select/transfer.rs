@@ -352,11 +352,12 @@ pub(crate) fn store(
     domain: &Domain,
     place: &Place,
 ) -> Result<(), String> {
-    let dims: Vec<(Axis, usize)> =
-        domain.free.iter().copied().chain(place.rows.iter().copied()).collect();
+    // Rows along which every partition holds the same are walked like free axes, from any one partition.
+    let shared = domain.rows.iter().filter(|row| !place.rows.contains(row));
+    let mut order: Vec<(Axis, usize)> = domain.free.iter().chain(shared).copied().collect();
+    let dims: Vec<(Axis, usize)> = order.iter().chain(&place.rows).copied().collect();
     let inside = inside(far, &dims, vars);
     let far_strides = far.strides();
-    let mut order: Vec<(Axis, usize)> = domain.free.to_vec();
     order.sort_by_key(|&(axis, _)| std::cmp::Reverse(far.stride(axis)));
     for found in row_boxes(&place.rows) {
         let mut walk: Vec<Move> = Vec::new();
