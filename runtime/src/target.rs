@@ -90,28 +90,24 @@ pub struct TargetRow {
     pub name: &'static str,
     /// What it is.
     pub summary: &'static str,
-    /// Whether this version can compile for it.
-    pub available: bool,
 }
 
 impl Target {
     /// Every target that has a name.
     pub const CATALOG: &[TargetRow] = &[
-        row("host", "the CPU at hand: machine code through Cranelift", true),
+        row("host", "the CPU at hand: machine code through Cranelift"),
         row(
             "reference",
             "the graph as it was imported, node by node: slow, and the meaning of the rest",
-            true,
         ),
         row(
             "kernels",
             "the compiled kernels, interpreted: what the passes made, without machine code",
-            true,
         ),
-        row("trn1", "a modeled accelerator core of the first generation", true),
-        row("trn2", "a modeled accelerator core of the second generation", true),
-        row("trn3", "a modeled accelerator core of the third generation", true),
-        row("trn4", "a modeled accelerator core of the announced fourth generation", true),
+        row("trn1", "a modeled accelerator core of the first generation"),
+        row("trn2", "a modeled accelerator core of the second generation"),
+        row("trn3", "a modeled accelerator core of the third generation"),
+        row("trn4", "a modeled accelerator core of the announced fourth generation"),
     ];
 
     /// The CPU at hand.
@@ -203,7 +199,7 @@ impl Target {
         matches!(self.kind, Kind::Systolic(_))
     }
 
-    /// The target of that name, available or not: compiling for one that is not gives the reason.
+    /// The target of that name, or of that description file.
     pub fn from_name(name: &str) -> Result<Target, Error> {
         let kind = match name {
             "host" => Kind::Host { cpu: None },
@@ -242,8 +238,8 @@ impl Target {
     }
 }
 
-const fn row(name: &'static str, summary: &'static str, available: bool) -> TargetRow {
-    TargetRow { name, summary, available }
+const fn row(name: &'static str, summary: &'static str) -> TargetRow {
+    TargetRow { name, summary }
 }
 
 impl Default for Target {

@@ -9,8 +9,8 @@ use crate::profile::Profile;
 use crate::target::{Kind, Target};
 use std::collections::BTreeMap;
 use systole_compiler::diagnostic::Code;
-use systole_compiler::kernel::{self, Kernel, Place, Role};
-use systole_compiler::module::{self, Buffer, Layout, Lifetime, Module, ScalarSource, Step};
+use systole_compiler::kernel;
+use systole_compiler::module::{self, Module};
 use systole_systolic::asm;
 use systole_systolic::program::Program;
 
@@ -41,7 +41,9 @@ impl Written {
             Some("kernel") => {
                 let kernel = kernel::parse(text)?;
                 kernel::verify(&kernel)?;
-                around(&kernel)
+                let greatest: Vec<i64> =
+                    kernel.scalars().into_iter().map(|(_, _, high)| high).collect();
+                Module::of_kernel(&kernel, &greatest)
             }
             _ => module::parse(text)?,
         };
@@ -74,50 +76,4 @@ fn systolic(target: &Target) -> Result<&std::sync::Arc<crate::target::Systolic>,
                 .with_help("use --target trn1, trn2, trn3, trn4 or a description file"))
         }
     }
-}
-
-/// A module that calls one kernel once.
-fn around(kernel: &Kernel) -> Module {
-    let mut module = Module { name: kernel.name.clone(), ..Module::default() };
-    let mut operands = Vec::new();
-    for (_, operand) in kernel.operands.iter() {
-        let ty = operand.ty();
-        let mut buffer = |name: String, lifetime| {
-            module.buffers.push(Buffer {
-                name,
-                layout: Layout::row_major(&ty.shape),
-                ty: ty.clone(),
-                place: Place::Far,
-                lifetime,
-                alias: None,
-                offset: None,
-            })
-        };
-        let lifetime = match operand.role {
-            Role::Input | Role::Update => Lifetime::Input,
-            Role::Output => Lifetime::Temporary,
-        };
-        let made = buffer(operand.name.clone(), lifetime);
-        operands.push(made);
-        match operand.role {
-            Role::Input => module.inputs.push(made),
-            Role::Output => module.outputs.push((operand.name.clone(), made)),
-            // What is updated is given, and is a result; time alone does not ask for a copy.
-            Role::Update => {
-                let result = buffer(format!("{}_after", operand.name), Lifetime::Temporary);
-                module.inputs.push(made);
-                module.outputs.push((operand.name.clone(), result));
-                module.steps.push(Step::Copy { from: made, to: result });
-                if let Some(last) = operands.last_mut() {
-                    *last = result;
-                }
-            }
-        }
-    }
-    let scalars: Vec<ScalarSource> =
-        kernel.scalars().into_iter().map(|(_, _, high)| ScalarSource::Constant(high)).collect();
-    let origins = kernel.origins.clone();
-    let kernel = module.kernels.push(kernel.clone());
-    module.steps.push(Step::Kernel { kernel, operands, scalars, origins });
-    module
 }

@@ -17,6 +17,7 @@ pub fn pages() -> Vec<(&'static str, String)> {
         ("errors.md", errors()),
         ("targets.md", targets()),
         ("isa.md", systole_systolic::isa::page()),
+        ("validation-chip.md", crate::validation::page()),
     ];
     pages.into_iter().map(|(name, text)| (name, text + FOOTER)).collect()
 }
@@ -102,12 +103,9 @@ fn errors() -> String {
 }
 
 fn targets() -> String {
-    let mut text = String::from(
-        "# Targets\n\n| target | in this version | what it is |\n| --- | --- | --- |\n",
-    );
+    let mut text = String::from("# Targets\n\n| target | what it is |\n| --- | --- |\n");
     for target in Target::CATALOG {
-        let available = if target.available { "yes" } else { "no" };
-        row(&mut text, &[&format!("`{}`", target.name), available, target.summary]);
+        row(&mut text, &[&format!("`{}`", target.name), target.summary]);
     }
     text
 }

@@ -19,8 +19,14 @@ pub enum Engine {
 
 impl Engine {
     /// Every engine.
-    pub const ALL: [Engine; 5] =
-        [Engine::Reference, Engine::Roundtrip, Engine::Optimized, Engine::Kernels, Engine::Host];
+    pub const ALL: [Engine; 6] = [
+        Engine::Reference,
+        Engine::Roundtrip,
+        Engine::Optimized,
+        Engine::Kernels,
+        Engine::Host,
+        Engine::Trn2,
+    ];
 
     /// What test names and skips call it.
     pub fn name(self) -> &'static str {

@@ -10,9 +10,9 @@ use systole_compiler::arena::Id;
 use systole_compiler::diagnostic::Diagnostics;
 use systole_compiler::evaluate::{self, Budget};
 use systole_compiler::graph::Graph;
-use systole_compiler::kernel::{self, Kernel, Place, Role};
+use systole_compiler::kernel;
 use systole_compiler::machine::{ContractTile, Machine};
-use systole_compiler::module::{Buffer, Layout, Lifetime, Module, ScalarSource, Step};
+use systole_compiler::module::Module;
 use systole_compiler::pass::{Changed, Context, Pass};
 use systole_compiler::passes;
 use systole_compiler::passes::shard::Divided;
@@ -216,56 +216,12 @@ pub fn compile(program: &Program, scalars: &[i64], machine: &Machine) -> Result<
             Ok(module)
         }
         Program::Kernel(kernel) => {
-            let mut module = around(kernel, scalars);
+            let mut module = Module::of_kernel(kernel, scalars);
             apply_all(&mut module, passes::MODULE_PASSES, systole_compiler::module::verify)?;
             Ok(module)
         }
         Program::Module(module) => Ok(module.clone()),
     }
-}
-
-/// A module that runs one kernel as it is written. An updated operand is copied, so that the input stays.
-fn around(kernel: &Kernel, scalars: &[i64]) -> Module {
-    let mut module = Module { name: kernel.name.clone(), ..Module::default() };
-    let mut operands = Vec::new();
-    for (_, operand) in kernel.operands.iter() {
-        let ty = operand.ty();
-        let mut buffer = |name: String, lifetime| {
-            module.buffers.push(Buffer {
-                name,
-                layout: Layout::row_major(&ty.shape),
-                ty: ty.clone(),
-                place: Place::Far,
-                lifetime,
-                alias: None,
-                offset: None,
-            })
-        };
-        match operand.role {
-            Role::Input => {
-                let input = buffer(operand.name.clone(), Lifetime::Input);
-                module.inputs.push(input);
-                operands.push(input);
-            }
-            Role::Output => {
-                let output = buffer(operand.name.clone(), Lifetime::Temporary);
-                module.outputs.push((operand.name.clone(), output));
-                operands.push(output);
-            }
-            Role::Update => {
-                let input = buffer(format!("{}_before", operand.name), Lifetime::Input);
-                let output = buffer(operand.name.clone(), Lifetime::Temporary);
-                module.inputs.push(input);
-                module.outputs.push((operand.name.clone(), output));
-                module.steps.push(Step::Copy { from: input, to: output });
-                operands.push(output);
-            }
-        }
-    }
-    let scalars = scalars.iter().map(|&value| ScalarSource::Constant(value)).collect();
-    let kernel = module.kernels.push(kernel.clone());
-    module.steps.push(Step::Kernel { kernel, operands, scalars, origins: Vec::new() });
-    module
 }
 
 fn evaluate(program: &Program, inputs: &[Tensor], scalars: &[i64]) -> Result<Vec<Tensor>, String> {

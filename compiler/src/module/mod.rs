@@ -5,6 +5,7 @@
 
 mod evaluate;
 mod layout;
+mod of_kernel;
 mod print;
 mod verify;
 

@@ -128,9 +128,7 @@ impl<'a> Reader<'a> {
                     *varies = sharding.is_some_and(|sharding| sharding.uses(axis));
                 }
             }
-            Op::AllReduce(op) => self.joined(&op.groups, &mut varies),
-            Op::AllGather(op) => self.joined(&op.groups, &mut varies),
-            op if op.kind() == Kind::Collective => varies.fill(true),
+            op if op.kind() == Kind::Collective => self.exchanged(op, &mut varies),
             Op::If(_) | Op::While(_) | Op::For(_) => return self.spread_control(node),
             _ => {
                 for block in &node.blocks {
@@ -164,20 +162,28 @@ impl<'a> Reader<'a> {
         Some((0..self.mesh.axes.len()).map(differs).collect())
     }
 
-    /// Takes out the axes along which all ranks get the same.
-    fn joined(&self, groups: &[Vec<usize>], varies: &mut [bool]) {
+    /// What a collective makes of what varies. All members of a group of `all-reduce` or `all-gather` get the same.
+    /// Otherwise ranks that differ along an axis do what the others do if each group, moved along that axis, is a group
+    /// again, in the same order; where it is not, nothing is known.
+    fn exchanged(&self, op: &Op, varies: &mut [bool]) {
+        let (Parts::Groups(groups) | Parts::Pairs(groups)) = parts(op);
+        let is_same_in_group = matches!(op, Op::AllReduce(_) | Op::AllGather(_));
         for axis in 0..self.mesh.axes.len() {
-            // Every rank is in a group with all ranks that differ from it along this axis alone.
-            let along = |&rank: &usize| {
-                let group = groups.iter().find(|group| group.contains(&rank));
-                group.is_some_and(|group| {
-                    (0..self.mesh.size(axis))
-                        .all(|at| group.contains(&self.mesh.moved(rank, axis, at)))
+            let places = || 0..self.mesh.size(axis);
+            let moved = |rank: &usize, at: usize| self.mesh.moved(*rank, axis, at);
+            let holds_all = |group: &Vec<usize>| {
+                group.iter().all(|rank| places().all(|at| group.contains(&moved(rank, at))))
+            };
+            let is_mirrored = |group: &Vec<usize>| {
+                places().all(|at| {
+                    let other: Vec<usize> = group.iter().map(|rank| moved(rank, at)).collect();
+                    groups.contains(&other)
                 })
             };
-            let members: Vec<usize> = groups.concat();
-            if members.iter().all(along) {
+            if is_same_in_group && groups.iter().all(holds_all) {
                 varies[axis] = false;
+            } else if !groups.iter().all(is_mirrored) {
+                varies[axis] = true;
             }
         }
     }

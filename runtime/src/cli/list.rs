@@ -72,13 +72,10 @@ fn rows(table: Table) -> Rows {
                 .collect(),
         },
         Table::Targets => Rows {
-            columns: &["name", "available", "summary"],
+            columns: &["name", "summary"],
             rows: Target::CATALOG
                 .iter()
-                .map(|target| {
-                    let available = if target.available { "yes" } else { "not in this version" };
-                    row(&[target.name, available, target.summary])
-                })
+                .map(|target| row(&[target.name, target.summary]))
                 .collect(),
         },
         Table::Systems => Rows {

@@ -28,20 +28,6 @@ pub struct Limits {
 pub(crate) const PARTITIONS: usize = 128;
 
 impl Limits {
-    /// A core of the second generation of Trainium: the numbers of its documentation.
-    pub fn trn2() -> Limits {
-        Limits {
-            name: "trn2".to_owned(),
-            sbuf_bytes: 212_984,
-            psum_banks: 8,
-            psum_bank_bytes: 2048,
-            tensor_ghz: 2.4,
-            vector_ghz: 0.96,
-            scalar_ghz: 1.2,
-            dma_transposes: true,
-        }
-    }
-
     /// The core of a description.
     pub fn of(machine: &crate::machine::Machine) -> Limits {
         Limits {

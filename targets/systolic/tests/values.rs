@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use systole_compiler::evaluate::{Budget, EvaluateError};
-use systole_compiler::kernel::{self, Kernel, Role};
-use systole_compiler::module::{self, Buffer, Layout, Lifetime, Module, ScalarSource, Step};
+use systole_compiler::kernel::{self, Kernel};
+use systole_compiler::module::{self, Module};
 use systole_compiler::tensor::{Tensor, Values};
 use systole_compiler::types::{Class, DType, TensorType};
 use systole_compiler::{pipeline, text};
@@ -32,56 +32,12 @@ fn random(ty: &TensorType, seed: &mut u64) -> Tensor {
     Tensor::from_values(ty.dtype, &ty.shape, &values)
 }
 
-/// A module that calls one kernel.
-fn module_of(kernel: Kernel) -> Module {
-    let mut module = Module { name: kernel.name.clone(), ..Module::default() };
-    let mut operands = Vec::new();
-    for (_, operand) in kernel.operands.iter() {
-        let ty = operand.ty();
-        let buffer = |name: String, lifetime| Buffer {
-            name,
-            ty: ty.clone(),
-            layout: Layout::row_major(&ty.shape),
-            place: kernel::Place::Far,
-            lifetime,
-            alias: None,
-            offset: None,
-        };
-        let mut id = module.buffers.push(buffer(
-            operand.name.clone(),
-            if operand.role == Role::Output { Lifetime::Temporary } else { Lifetime::Input },
-        ));
-        if operand.role != Role::Output {
-            module.inputs.push(id);
-        }
-        if operand.role == Role::Update {
-            let name = format!("{}.new", operand.name);
-            let updated = module.buffers.push(buffer(name, Lifetime::Temporary));
-            module.steps.push(Step::Copy { from: id, to: updated });
-            id = updated;
-        }
-        if operand.role != Role::Input {
-            module.outputs.push((operand.name.clone(), id));
-        }
-        operands.push(id);
-    }
-    let scalars = kernel.scalars().into_iter().map(|(_, low, high)| (low + high) / 2);
-    let scalars = scalars.map(ScalarSource::Constant).collect();
-    let kernel = module.kernels.push(kernel);
-    module.steps.push(Step::Kernel { kernel, operands, scalars, origins: Vec::new() });
-    module
+fn core() -> Machine {
+    Machine::preset("trn2").expect("it is a preset")
 }
 
 fn checked(compiled: &Compiled, what: &str) {
-    let limits = check::Limits {
-        generation: 3,
-        partitions: 128,
-        sbuf_bytes: Limits::trn2().sbuf_bytes,
-        bank_bytes: 2048,
-        banks: 8,
-        stationary: 128,
-        moving: 512,
-    };
+    let limits = check::Limits::of(&core());
     if let Err(problems) = check::check(&compiled.program, &limits) {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         panic!("{what}: {}", lines.join("\n"));
@@ -90,7 +46,7 @@ fn checked(compiled: &Compiled, what: &str) {
 
 /// Runs a module on the machine and by its meaning; the largest difference, against the size of the values.
 fn compare(module: &Module, options: &Options, tolerance: f64, what: &str) {
-    let compiled = lower::compile(module, &Limits::trn2(), options)
+    let compiled = lower::compile(module, &Limits::of(&core()), options)
         .unwrap_or_else(|error| panic!("{what}: {error}"));
     module::verify(&compiled.module).unwrap_or_else(|error| panic!("{what}: {error:?}"));
     checked(&compiled, what);
@@ -173,7 +129,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
 
 fn module_from(source: &str, what: &str) -> Module {
     let graph = text::parse_graph(source).unwrap_or_else(|error| panic!("{what}: {error:?}"));
-    let machine = Limits::trn2().tiled();
+    let machine = Limits::of(&core()).tiled();
     pipeline::compile(graph, &machine, pipeline::DEFAULT, &mut pipeline::Silent)
         .unwrap_or_else(|error| panic!("{what}: {error:?}"))
         .expect("nobody stops it")
@@ -185,7 +141,8 @@ fn kernels_as_written_mean_the_same() {
         let source = std::fs::read_to_string(&path).expect("the file can be read");
         for kernel in kernels_of(&source) {
             let what = format!("{} @{}", path.display(), kernel.name);
-            let module = module_of(kernel);
+            let middle = kernel.scalars().into_iter().map(|(_, low, high)| (low + high) / 2);
+            let module = Module::of_kernel(&kernel, &middle.collect::<Vec<i64>>());
             for fallback_only in [true, false] {
                 let options = Options { fallback_only, ..Options::default() };
                 compare(&module, &options, 1e-3, &what);
@@ -215,7 +172,7 @@ fn every_operation_means_the_same() {
             let source = std::fs::read_to_string(&path).expect("the file can be read");
             let what = path.display().to_string();
             let Ok(graph) = text::parse_graph(&source) else { continue };
-            let machine = Limits::trn2().tiled();
+            let machine = Limits::of(&core()).tiled();
             if source.contains("= parameter") {
                 continue;
             }
@@ -223,7 +180,7 @@ fn every_operation_means_the_same() {
                 pipeline::compile(graph, &machine, pipeline::DEFAULT, &mut pipeline::Silent);
             let Ok(Some(module)) = compiled else { continue };
             let options = Options::default();
-            if lower::compile(&module, &Limits::trn2(), &options).is_err() {
+            if lower::compile(&module, &Limits::of(&core()), &options).is_err() {
                 continue;
             }
             compare(&module, &options, 1e-3, &what);

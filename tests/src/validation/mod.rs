@@ -204,3 +204,29 @@ pub fn table() -> Result<String, String> {
     }
     Ok(text)
 }
+
+/// The generated page of `docs/`.
+pub fn page() -> String {
+    let table = table().unwrap_or_else(|error| format!("{error}\n"));
+    format!(
+        "# Validation: the chip\n\nPublished times of kernels on one core, and what the model predicts for them. `cargo run -p systole-tests --bin validation` \
+         prints the same.\n\nThe rows are in `tests/validation/*.toml`, with their sources. Each schedule is a program, \
+         instruction by instruction as\nthe published code has it: `tests/validation/SCHEDULE.asm`, which \
+         `systole profile` takes too. Where a constant of\n`targets/systolic/machines/` was fitted to a measurement, its row says so; \
+         the rest is predicted. Nothing is fitted row by\nrow.\n\n{table}"
+    )
+}
+
+/// The assembly texts of all schedules that rows name, by file name: `tests/validation` holds them.
+pub fn texts() -> Result<Vec<(String, String)>, String> {
+    let mut texts = Vec::new();
+    for row in rows()? {
+        let name = format!("{}.asm", row.schedule);
+        let Some(mut program) = program(&row.schedule) else { continue };
+        program.machine = row.target;
+        if texts.iter().all(|(known, _)| *known != name) {
+            texts.push((name, systole_systolic::asm::print(&program)));
+        }
+    }
+    Ok(texts)
+}

@@ -145,3 +145,28 @@ func @main(%x: f32[4] {_}) -> (y: f32[4]) {
         Some("ranks [0, 1] may part at the `while` around this all-reduce: %c may differ along tp")
     );
 }
+
+#[test]
+fn exchanges_along_one_axis_leave_the_others_alike() {
+    let source = |exchanged: &str, groups: &str| {
+        format!(
+            "ranks @m [dp = 2, tp = 2]
+func @main(%x: f32[4] {{_}}, %flags: bool[4] {{dp}}) -> (y: f32[4]) {{
+  %mine = all-to-all %flags {{split = 0, concat = 0, groups = {exchanged}}}
+  %all = reduce %mine {{combine = and, axes = [0], accumulate = bool}}
+  %y = if %all do () {{
+    %s = all-reduce %x {{combine = sum, groups = {groups}}}
+    yield %s
+  }} do () {{
+    yield %x
+  }}
+  return %y
+}}"
+        )
+    };
+    let (tp, dp, crossed) = ("[[0, 1], [2, 3]]", "[[0, 2], [1, 3]]", "[[0, 3], [1, 2]]");
+    assert_eq!(problems(&[&source(dp, tp)], &[0; 4]), [""; 0]);
+    assert_eq!(problems(&[&source(dp, dp)], &[0; 4]).len(), 1);
+    assert_eq!(problems(&[&source(tp, tp)], &[0; 4]).len(), 1);
+    assert_eq!(problems(&[&source(crossed, tp)], &[0; 4]).len(), 1);
+}
