@@ -10,9 +10,9 @@ use systole_compiler::arena::Id;
 use systole_compiler::diagnostic::Diagnostics;
 use systole_compiler::evaluate::{self, Budget};
 use systole_compiler::graph::Graph;
-use systole_compiler::kernel;
+use systole_compiler::kernel::{self, Kernel, Role};
 use systole_compiler::machine::{ContractTile, Machine};
-use systole_compiler::module::Module;
+use systole_compiler::module::{Lifetime, Module};
 use systole_compiler::pass::{Changed, Context, Pass};
 use systole_compiler::passes;
 use systole_compiler::passes::shard::Divided;
@@ -43,41 +43,70 @@ pub fn arguments(case: &Case, program: &Program) -> Result<(Vec<Tensor>, Vec<i64
     Ok((inputs, signature.scalars.iter().map(scalar).collect()))
 }
 
+/// Why an engine gives no values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The target says that it cannot.
+    Unsupported(String),
+    /// Something is wrong.
+    Wrong(String),
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Failure::Unsupported(message) | Failure::Wrong(message)) = self;
+        f.write_str(message)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Failure {
+        Failure::Wrong(message)
+    }
+}
+
+impl From<Failure> for String {
+    fn from(failure: Failure) -> String {
+        failure.to_string()
+    }
+}
+
 /// The values of a verified program's results.
 pub fn run(
     engine: Engine,
     program: &Program,
     inputs: &[Tensor],
     scalars: &[i64],
-) -> Result<Vec<Tensor>, String> {
-    match engine {
-        Engine::Reference => evaluate(program, inputs, scalars),
+) -> Result<Vec<Tensor>, Failure> {
+    let values = match engine {
+        Engine::Reference => evaluate(program, inputs, scalars)?,
         Engine::Roundtrip => {
             let text = program.print_full();
             let again = Program::parse(program.level(), &text)
                 .map_err(|error| format!("the printed text does not parse: {error}\n{text}"))?;
-            evaluate(&again, inputs, scalars)
+            evaluate(&again, inputs, scalars)?
         }
         Engine::Optimized => {
             let mut program = program.clone();
             optimize(&mut program)?;
-            evaluate(&program, inputs, scalars)
+            evaluate(&program, inputs, scalars)?
         }
         Engine::Kernels => {
             let module = compile(program, scalars, &machine())?;
-            evaluate(&Program::Module(module), inputs, &[])
+            evaluate(&Program::Module(module), inputs, &[])?
         }
         Engine::Host => {
             let module = compile(program, scalars, &host_machine()?)?;
-            run_host(&module, inputs)
+            run_host(&module, inputs)?
         }
         Engine::Trn2 => {
             let core = core()?;
             let limits = systole_systolic::limits::Limits::of(&core);
             let module = compile(program, scalars, &limits.tiled())?;
-            run_core(&module, inputs, &core)
+            run_core(&module, inputs, &core)?
         }
-    }
+    };
+    Ok(values)
 }
 
 /// The machine that tests compile for, whatever machine they run on, so that snapshots are the same everywhere.
@@ -253,7 +282,7 @@ fn evaluate_kernel(
             Role::Output => Tensor::zeros(operand.ty()),
         })
         .collect();
-    systole_compiler::kernel::evaluate(kernel, &mut operands, scalars, budget).map_err(text)?;
+    kernel::evaluate(kernel, &mut operands, scalars, budget).map_err(text)?;
     let written: Vec<usize> =
         kernel.operands_that(Role::writes).into_iter().map(Id::index).collect();
     Ok(written.into_iter().map(|position| operands[position].clone()).collect())
@@ -284,10 +313,14 @@ fn core() -> Result<Core, String> {
 
 /// Compiles for a modeled core, checks the program independently, and simulates it: time alone must be the time of the
 /// run with values.
-fn run_core(module: &Module, inputs: &[Tensor], core: &Core) -> Result<Vec<Tensor>, String> {
+fn run_core(module: &Module, inputs: &[Tensor], core: &Core) -> Result<Vec<Tensor>, Failure> {
     let limits = systole_systolic::limits::Limits::of(core);
-    let compiled = lower::compile(module, &limits, &lower::Options::default())
-        .map_err(|error| error.to_string())?;
+    let compiled = lower::compile(module, &limits, &lower::Options::default()).map_err(
+        |error| match error {
+            lower::CompileError::Unsupported(_) => Failure::Unsupported(error.to_string()),
+            lower::CompileError::DoesNotFit(_) => Failure::Wrong(error.to_string()),
+        },
+    )?;
     let lower::Compiled { program, module, constants, .. } = compiled;
     check::check(&program, &check::Limits::of(core)).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -296,7 +329,7 @@ fn run_core(module: &Module, inputs: &[Tensor], core: &Core) -> Result<Vec<Tenso
     let mut values = inputs.to_vec();
     for id in constants {
         let Lifetime::Constant(value) = &module.buffers[id].lifetime else {
-            return Err(format!("%{} has no value", module.buffers[id].name));
+            return Err(format!("%{} has no value", module.buffers[id].name).into());
         };
         values.push(value.clone());
     }
@@ -307,13 +340,13 @@ fn run_core(module: &Module, inputs: &[Tensor], core: &Core) -> Result<Vec<Tenso
         && timed.time_ticks != report.time_ticks
     {
         let (alone, both) = (timed.time_us, report.time_us);
-        return Err(format!("{alone} us without values and {both} us with them"));
+        return Err(format!("{alone} us without values and {both} us with them").into());
     }
     let shaped = report.outputs.iter().zip(&module.outputs).map(|(flat, (_, buffer))| {
         let ty = module.buffers[*buffer].ty.clone();
         Tensor::new(ty, flat.bytes().clone()).ok_or_else(|| "a result has another size".to_owned())
     });
-    shaped.collect()
+    Ok(shaped.collect::<Result<Vec<Tensor>, String>>()?)
 }
 
 fn text(error: impl Display) -> String {

@@ -48,7 +48,8 @@ fn agree(program: &Program, engines: &[Engine]) -> Result<(), String> {
     let expected = execute::run(Engine::Reference, program, &inputs, &[])?;
     for &engine in engines {
         let wrong = |error: String| format!("{}: {error}", engine.name());
-        let actual = execute::run(engine, program, &inputs, &[]).map_err(wrong)?;
+        let actual =
+            execute::run(engine, program, &inputs, &[]).map_err(|error| wrong(error.into()))?;
         for ((name, ty), (actual, expected)) in
             signature.outputs.iter().zip(actual.iter().zip(&expected))
         {

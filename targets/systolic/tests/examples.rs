@@ -120,6 +120,9 @@ fn count(program: &Program) -> usize {
     count
 }
 
+/// Damages an instruction, where it has what is to be damaged.
+type Fault<'a> = &'a dyn Fn(&mut Instruction) -> bool;
+
 #[test]
 #[expect(clippy::wildcard_enum_match_arm, reason = "only transfers are moved out of range")]
 fn damaged_programs_are_found_out() {
@@ -134,7 +137,7 @@ fn damaged_programs_are_found_out() {
         let total = count(&program);
         let step = (total / 24).max(1);
         for number in (0..total).step_by(step) {
-            let faults: [(&str, &dyn Fn(&mut Instruction) -> bool); 4] = [
+            let faults: [(&str, Fault<'_>); 4] = [
                 ("a dropped wait", &|one| one.waits.pop().is_some()),
                 ("a dropped signal", &|one| one.signals.pop().is_some()),
                 ("a call that is not waited for", &|one| {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use systole_compiler::evaluate::{Budget, EvaluateError};
 use systole_compiler::kernel::{self, Kernel};
-use systole_compiler::module::{self, Module};
+use systole_compiler::module::{self, Lifetime, Module};
 use systole_compiler::tensor::{Tensor, Values};
 use systole_compiler::types::{Class, DType, TensorType};
 use systole_compiler::{pipeline, text};

@@ -5,8 +5,9 @@ pub mod models;
 pub mod report;
 
 use crate::engine::Engine;
+use crate::execute::{self, Failure};
 use crate::levels::Program;
-use crate::{execute, tolerance};
+use crate::tolerance;
 use index::{Tensors, Test};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
@@ -140,7 +141,11 @@ fn outputs(model: &bytes::Bytes, inputs: Tensors, engine: Engine) -> Result<Tens
         };
         values.push(tensor.clone());
     }
-    let results = execute::run(engine, &program, &values, &[]).map_err(Verdict::Error)?;
+    let results =
+        execute::run(engine, &program, &values, &[]).map_err(|failure| match failure {
+            Failure::Unsupported(why) => Verdict::Unsupported(why),
+            Failure::Wrong(why) => Verdict::Error(why),
+        })?;
     Ok(signature.outputs.into_iter().map(|(name, _)| name).zip(results).collect())
 }
 
