@@ -1,6 +1,7 @@
 //! What the tiler and the passes know of a target: limits, preferences and costs, as data. No target is named here.
 
 use crate::scalar::ScalarFn;
+use crate::types::DType;
 
 /// A target as data.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,14 @@ pub struct Machine {
     pub native: Vec<ScalarFn>,
     /// Whether the target's back end tiles, places and packs by itself: the shared passes then leave kernels whole.
     pub schedules: bool,
+    /// Narrow types that a product reads its constant right factor in, widening it as it is used: such a weight stays
+    /// narrow in memory.
+    pub widens: Vec<DType>,
+    /// Elements along the summed extent that lie together in packed bytes, where products of bytes are summed in i32 by
+    /// instructions of the machine; 0 where they are not.
+    pub bytes_together: usize,
+    /// What large constant factors of products are rounded to, where the caller asked for it.
+    pub weights: Option<DType>,
 }
 
 /// The tile of a contraction that suits a target.
@@ -43,7 +52,6 @@ impl Machine {
         b: crate::kernel::TileId,
         over: &[crate::kernel::Axis],
     ) -> bool {
-        use crate::types::DType;
         if self.schedules {
             return false;
         }

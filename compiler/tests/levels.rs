@@ -27,6 +27,9 @@ fn machine() -> Machine {
         contract: ContractTile { m: (4, 8), n: (8, 16), k: (1, 16) },
         map_elements: 16,
         schedules: false,
+        widens: Vec::new(),
+        bytes_together: 0,
+        weights: None,
         native: Vec::new(),
     }
 }

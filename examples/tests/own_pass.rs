@@ -29,6 +29,9 @@ fn apply(pass: &Pass<Graph>, graph: &mut Graph) -> Changed {
         contract: ContractTile { m: (1, 64), n: (1, 64), k: (1, 64) },
         map_elements: 4096,
         schedules: false,
+        widens: Vec::new(),
+        bytes_together: 0,
+        weights: None,
         native: Vec::new(),
     };
     let context = Context { machine: &machine, options: Vec::new(), declined: RefCell::default() };

@@ -207,8 +207,9 @@ impl Compiler {
                     "it runs on `host` and `kernels`; load the model it was made from",
                 )));
             }
-            Kind::Host { cpu } => {
-                Target { kind: Kind::Host { cpu: self.saved_cpu(saved, cpu.as_deref())? } }
+            Kind::Host { cpu, weights } => {
+                let cpu = self.saved_cpu(saved, cpu.as_deref())?;
+                Target { kind: Kind::Host { cpu, weights: *weights } }
             }
         };
         Program::of_saved(Compiler { target, ..self.clone() }, saved)

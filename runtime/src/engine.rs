@@ -73,14 +73,15 @@ pub(crate) fn is_reference(target: &Target) -> bool {
 
 /// The machine that the passes compile for. The interpreter of kernels takes what the host would run.
 pub(crate) fn machine(target: &Target) -> Result<Machine, Error> {
-    let cpu = match &target.kind {
-        Kind::Host { cpu } => cpu.as_deref(),
-        Kind::Reference | Kind::Kernels => None,
+    let (cpu, weights) = match &target.kind {
+        Kind::Host { cpu, weights } => (cpu.as_deref(), *weights),
+        Kind::Reference | Kind::Kernels => (None, None),
         Kind::Systolic(systolic) => {
             return Ok(systole_systolic::limits::Limits::of(&systolic.machine).tiled());
         }
     };
-    systole_host::machine(cpu).map_err(no_cpu)
+    let machine = systole_host::machine(cpu).map_err(no_cpu)?;
+    Ok(Machine { weights, ..machine })
 }
 
 /// What a module becomes, as text.
@@ -89,7 +90,7 @@ pub(crate) fn listing(target: &Target, module: &Module, listing: Listing) -> Res
     if let (Kind::Systolic(systolic), Listing::Asm) = (&target.kind, listing) {
         return Ok(Accelerator::new(module, systolic)?.listing());
     }
-    let Kind::Host { cpu } = &target.kind else {
+    let Kind::Host { cpu, .. } = &target.kind else {
         let message = format!("the target {target} makes no machine code");
         return Err(Error::new(ErrorKind::Input, Code::Input, message)
             .with_help("use --target host, or --emit kernels"));
@@ -146,7 +147,7 @@ impl Observer for Limited<'_> {
 
 /// The name of the instruction set that a target's code is made for; `None` where no code is made.
 pub(crate) fn cpu(target: &Target) -> Result<Option<String>, Error> {
-    let Kind::Host { cpu } = &target.kind else { return Ok(None) };
+    let Kind::Host { cpu, .. } = &target.kind else { return Ok(None) };
     let name = systole_host::cpu_name(cpu.as_deref());
     name.map(|name| Some(name.to_owned())).map_err(no_cpu)
 }
@@ -208,7 +209,7 @@ impl Engine {
                 let times = CompileTimes { code: start.elapsed(), ..none };
                 Ok((Engine::Accelerator(Box::new(accelerator)), times))
             }
-            Kind::Host { cpu } => {
+            Kind::Host { cpu, .. } => {
                 let executable = executable(&module, cpu.as_deref(), setting)?;
                 let times = executable.compile_times();
                 let lower_bound = plan_buffers::lower_bound(&module);

@@ -19,7 +19,7 @@ pub struct Target {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
-    Host { cpu: Option<String> },
+    Host { cpu: Option<String>, weights: Option<DType> },
     Reference,
     Kernels,
     Systolic(Arc<Systolic>),
@@ -34,13 +34,13 @@ pub(crate) struct Systolic {
     pub(crate) fallback_only: bool,
 }
 
-/// To which type a modeled accelerator narrows f32. Nothing else is ever narrowed.
+/// To which type f32 is narrowed. Nothing else is ever narrowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// To none.
     #[default]
     F32,
-    /// Operands of products to bf16.
+    /// Operands of products to bf16; on the host, their weights, with sums in f32.
     Bf16,
     /// Operands of products to f8.
     F8,
@@ -112,12 +112,12 @@ impl Target {
 
     /// The CPU at hand.
     pub fn host() -> Target {
-        Target { kind: Kind::Host { cpu: None } }
+        Target { kind: Kind::Host { cpu: None, weights: None } }
     }
 
     /// The CPU at hand, using no more than the named features: see `systole list targets`.
     pub fn host_with_cpu(cpu: impl Into<String>) -> Target {
-        Target { kind: Kind::Host { cpu: Some(cpu.into()) } }
+        Target { kind: Kind::Host { cpu: Some(cpu.into()), weights: None } }
     }
 
     /// The reference evaluator.
@@ -159,8 +159,20 @@ impl Target {
         Ok(Target { kind: Kind::Systolic(Arc::new(systolic)) })
     }
 
-    /// The same target with f32 narrowed; only a modeled accelerator narrows.
+    /// The same target with f32 narrowed: a modeled accelerator to any of them, the host to bf16.
     pub fn with_precision(self, precision: Precision) -> Result<Target, Error> {
+        if let Kind::Host { cpu, .. } = &self.kind {
+            let weights = match precision {
+                Precision::F32 => None,
+                Precision::Bf16 => Some(DType::BF16),
+                Precision::F8 | Precision::Bf16All | Precision::F8All => {
+                    let message = "the host narrows weights to bf16 alone";
+                    return Err(Error::new(ErrorKind::Input, Code::Input, message)
+                        .with_help("use --precision bf16, or a modeled accelerator"));
+                }
+            };
+            return Ok(Target { kind: Kind::Host { cpu: cpu.clone(), weights } });
+        }
         self.with(|systolic| systolic.precision = precision)
     }
 
@@ -202,7 +214,7 @@ impl Target {
     /// The target of that name, or of that description file.
     pub fn from_name(name: &str) -> Result<Target, Error> {
         let kind = match name {
-            "host" => Kind::Host { cpu: None },
+            "host" => Kind::Host { cpu: None, weights: None },
             "reference" => Kind::Reference,
             "kernels" => Kind::Kernels,
             "trn1" | "trn2" | "trn3" | "trn4" => return Target::systolic(name),

@@ -20,6 +20,7 @@ use systole_compiler::pipeline::{self, Silent};
 use systole_compiler::ranks;
 use systole_compiler::scalar::ScalarFn;
 use systole_compiler::tensor::Tensor;
+use systole_compiler::types::DType;
 use systole_systolic::machine::Machine as Core;
 use systole_systolic::{check, lower, simulate};
 
@@ -119,6 +120,9 @@ pub fn machine() -> Machine {
         contract: ContractTile { m: (8, 64), n: (16, 256), k: (1, 256) },
         map_elements: 4096,
         schedules: false,
+        widens: vec![DType::I8, DType::U8, DType::BF16],
+        bytes_together: 4,
+        weights: None,
         native: ScalarFn::CATALOG.iter().map(|(function, _)| *function).collect(),
     }
 }

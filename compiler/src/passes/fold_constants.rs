@@ -1,4 +1,5 @@
-//! Evaluates nodes whose operands are constants. What only moves the elements of a large constant is left alone: a
+//! Evaluates nodes whose operands are constants. A large constant of a narrow type that products widen as they read it
+//! stays as it is. What only moves the elements of a large constant is left alone: a
 //! kernel reads it through a view, or `layout` packs it once. A broadcast stays too, whatever its size: where it is read,
 //! it is the constant that it repeats.
 
@@ -7,6 +8,7 @@ use crate::op::{Constant, Kind, Op};
 use crate::pass::{Changed, Context, Pass};
 use crate::rewrite::{Rewrite, rewrite};
 use crate::tensor::Tensor;
+use crate::types::DType;
 use std::collections::BTreeMap;
 
 /// See the module.
@@ -61,6 +63,15 @@ fn run(
                 | Kind::Contract
                 | Kind::Map
                 | Kind::Reduce => {}
+            }
+            if matches!(node.op, Op::Convert(_))
+                && bytes > SMALL_BYTES
+                && types[0].dtype == DType::F32
+                && context.machine.widens.contains(&known[0].dtype())
+                && bytes > known[0].bytes().len()
+            {
+                context.decline(PASS.name, place(), "the constant stays narrow in memory");
+                return Ok(Rewrite::Keep);
             }
             if bytes > LARGE_BYTES {
                 context.decline(PASS.name, place(), "the result is too large to keep");

@@ -14,7 +14,8 @@ use crate::lower::lower_group;
 use crate::op::{Fusion, Kind, Op};
 use crate::pass::{Changed, Context, Pass};
 use crate::rewrite::{Rewrite, join_origins, rewrite};
-use crate::types::Shape;
+use crate::scalar::ScalarFn;
+use crate::types::{DType, Shape};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -246,7 +247,9 @@ impl Fuser<'_> {
             }
             (Class::Elementwise, Class::Anchor) => {
                 let positions = matches!(node.op, Op::Gather(_)) && position == 1;
-                if !positions {
+                let is_right = matches!(node.op, Op::Contract(_)) && position == 1;
+                let widened = is_right && self.only_use(a, id) && self.is_widening(a, context);
+                if !positions && !widened {
                     return Err("products, windows and gathers read memory");
                 }
             }
@@ -297,6 +300,43 @@ impl Fuser<'_> {
             true => Err("another node lies between"),
             false => Ok(()),
         }
+    }
+
+    /// Whether a cluster only widens a constant of a type that the machine's products read, and scales it at most.
+    fn is_widening(&self, cluster: &Cluster, context: &Context<'_>) -> bool {
+        let is_constant = |mut value: ValueId| {
+            while let Some(&id) = self.producer.get(&value) {
+                let node = &self.function.nodes[id];
+                match node.op {
+                    Op::Constant(_) | Op::Parameter(_) => return true,
+                    _ if is_free(node) && !node.operands.is_empty() => value = node.operands[0],
+                    _ => return false,
+                }
+            }
+            false
+        };
+        let (mut narrow, mut scaled) = (0, 0);
+        for &id in &cluster.members {
+            let node = &self.function.nodes[id];
+            let ty = self.function.ty(node.results[0]);
+            match &node.op {
+                Op::Convert(_) if ty.dtype == DType::F32 => {
+                    let from = self.function.ty(node.operands[0]).dtype;
+                    narrow += usize::from(
+                        context.machine.widens.contains(&from) && is_constant(node.operands[0]),
+                    );
+                }
+                Op::Map(map) if map.function == ScalarFn::Mul => scaled += 1,
+                _ => return false,
+            }
+            let inside = |value: &ValueId| {
+                self.producer.get(value).is_some_and(|made| cluster.members.contains(made))
+            };
+            if !node.operands.iter().all(|value| inside(value) || is_constant(*value)) {
+                return false;
+            }
+        }
+        narrow == 1 && scaled + 1 == cluster.members.len() && scaled <= 1
     }
 
     /// Whether the summed part of a row, for all the tiles that a group keeps of it, fits near memory.

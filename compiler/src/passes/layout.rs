@@ -119,15 +119,29 @@ fn panels(kernel: &Kernel, machine: &Machine) -> Vec<(usize, Layout)> {
         }
     }
     for op in definitions.values() {
+        if let TileOp::Contract { a, b, over, accumulate: DType::I32, .. } = op
+            && let Some(TileOp::Load { operand, at, pad: None }) = definitions.get(b)
+            && reads[operand] == 1
+            && takes_bytes(kernel, *a, *b, machine)
+        {
+            let sizes: Vec<usize> =
+                kernel.operands[*operand].dims.iter().map(|&(_, size)| size).collect();
+            let layout = panel(kernel, *b, at, over, &sizes, machine.contract.n.0, &steps);
+            let layout = layout.and_then(|layout| with_bytes_together(layout, machine));
+            layouts.extend(layout.map(|layout| (operand.index(), layout)));
+        }
         let TileOp::Contract { a, b, over, accumulate: DType::F32, .. } = op else { continue };
         if !machine.packs(kernel, *a, *b, over) {
             continue;
         }
-        for (tile, width) in [(*a, machine.contract.m.0), (*b, machine.contract.n.0)] {
+        let narrow = widened(kernel, &definitions, *b, machine);
+        let right = narrow.unwrap_or(*b);
+        for (tile, width) in [(*a, machine.contract.m.0), (right, machine.contract.n.0)] {
             let Some(TileOp::Load { operand, at, pad: None }) = definitions.get(&tile) else {
                 continue;
             };
-            if reads[operand] != 1 || kernel.operands[*operand].dtype != DType::F32 {
+            let is_wide = kernel.operands[*operand].dtype == DType::F32;
+            if reads[operand] != 1 || (!is_wide && narrow != Some(tile)) {
                 continue;
             }
             let sizes: Vec<usize> =
@@ -138,6 +152,41 @@ fn panels(kernel: &Kernel, machine: &Machine) -> Vec<(usize, Layout)> {
         }
     }
     layouts
+}
+
+/// Whether the machine's products of bytes take these tiles, and it is worth packing one.
+fn takes_bytes(kernel: &Kernel, a: TileId, b: TileId, machine: &Machine) -> bool {
+    let (a, b) = (&kernel.tiles[a], &kernel.tiles[b]);
+    let are_bytes = [a, b].iter().all(|tile| matches!(tile.dtype, DType::I8 | DType::U8));
+    are_bytes && machine.bytes_together > 0 && b.count() >= 1 << 10
+}
+
+/// Panels of one summed dimension, with neighbours along it together.
+fn with_bytes_together(layout: Layout, machine: &Machine) -> Option<Layout> {
+    let (&last, rest) = layout.pieces.split_last()?;
+    let (&summed, outer) = rest.split_last()?;
+    if outer.last()?.dim != last.dim {
+        return None;
+    }
+    let together = machine.bytes_together;
+    let mut pieces = outer.to_vec();
+    pieces.push(Piece { dim: summed.dim, size: summed.size.div_ceil(together) });
+    pieces.push(last);
+    pieces.push(Piece { dim: summed.dim, size: together });
+    Some(Layout { pieces: pieces.into() })
+}
+
+/// The narrow tile that a map widens, where the machine's products read such a tile themselves.
+fn widened(
+    kernel: &Kernel,
+    definitions: &BTreeMap<TileId, &TileOp>,
+    tile: TileId,
+    machine: &Machine,
+) -> Option<TileId> {
+    let TileOp::Map { operands, .. } = definitions.get(&tile)? else { return None };
+    let whole = |operand: &TileId| kernel.tiles[*operand].dims == kernel.tiles[tile].dims;
+    let narrow = |operand: &TileId| machine.widens.contains(&kernel.tiles[*operand].dtype);
+    operands.iter().copied().find(|operand| whole(operand) && narrow(operand))
 }
 
 fn collect<'k>(

@@ -4,11 +4,13 @@ pub mod drop_dead;
 pub mod expand;
 pub mod fold_constants;
 pub mod fuse;
+pub mod gather_first;
 pub mod gradient;
 pub mod inline_calls;
 pub mod layout;
 pub mod load_once;
 pub mod merge_duplicates;
+pub mod narrow_weights;
 pub mod place;
 pub mod plan_buffers;
 pub mod shard;
@@ -26,6 +28,8 @@ pub const GRAPH_PASSES: &[Pass<Graph>] = &[
     simplify::PASS,
     expand::PASS,
     shard::PASS,
+    gather_first::PASS,
+    narrow_weights::PASS,
     fold_constants::PASS,
     merge_duplicates::PASS,
     drop_dead::PASS,

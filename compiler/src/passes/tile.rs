@@ -48,7 +48,7 @@ pub fn choose(kernel: &Kernel, machine: &Machine) -> Schedule {
         Stmt::Define { .. } | Stmt::Store { .. } | Stmt::Scatter { .. } | Stmt::For(_) => None,
     });
     let tiles = match product {
-        Some((a, b, _)) => {
+        Some((a, b, over)) => {
             let has = |tile, axis| kernel.tiles[tile].extent(axis).is_some();
             let of = |left: bool, right: bool| -> Vec<(Axis, usize)> {
                 free.iter()
@@ -56,7 +56,13 @@ pub fn choose(kernel: &Kernel, machine: &Machine) -> Schedule {
                     .filter(|&(axis, _)| has(a, axis) == left && has(b, axis) == right)
                     .collect()
             };
-            tile_product(&of(true, true), &of(true, false), &of(false, true), machine)
+            let summed = over
+                .iter()
+                .filter_map(|&axis| {
+                    kernel.tiles[a].extent(axis).or_else(|| kernel.tiles[b].extent(axis))
+                })
+                .product();
+            tile_product(&of(true, true), &of(true, false), &of(false, true), summed, machine)
         }
         None => tile_rows(kernel, &free, machine),
     };
@@ -77,12 +83,18 @@ fn free_axes(kernel: &Kernel) -> Vec<(Axis, usize)> {
         .collect()
 }
 
+/// The fewest multiplications of a product of matrices that are worth an iteration, and of one that is cut at all.
+const WORTH_ITERATION: usize = 1 << 20;
+/// Iterations that a product of matrices is cut into where it is large enough: some for every thread.
+const ITERATIONS: usize = 16;
+
 /// Tiles of a product: batches one by one, then columns and rows so that the result's tile stays in the cache. Rows are
 /// kept whole where that leaves room for a fair number of columns, since each tile of rows reads the columns anew.
 fn tile_product(
     batch: &[(Axis, usize)],
     rows: &[(Axis, usize)],
     columns: &[(Axis, usize)],
+    summed: usize,
     machine: &Machine,
 ) -> Vec<(Axis, usize)> {
     let mut tiles: Vec<(Axis, usize)> = Vec::new();
@@ -98,7 +110,9 @@ fn tile_product(
     let most = machine.near_bytes / 4 / 2;
     let count = |axes: &[(Axis, usize)]| axes.iter().map(|&(_, extent)| extent).product::<usize>();
     let (m, n) = (count(rows), count(columns));
-    if m * n > most || m * n > 4 * machine.map_elements {
+    if let ([row], [column]) = (rows, columns) {
+        tiles.extend(cut_matrix(*row, *column, summed, machine));
+    } else if m * n > most || m * n > 4 * machine.map_elements {
         let m_tile = m.min(machine.contract.m.1);
         let n_tile = (most / m_tile).clamp(machine.contract.n.0, machine.contract.n.1);
         tiles.extend(cut(columns, n_tile, machine.contract.n.0));
@@ -114,6 +128,30 @@ fn tile_product(
         extent.is_some_and(|extent| size < extent)
     });
     tiles
+}
+
+/// Cuts the result of a product of matrices: into enough iterations for several threads, each of a result that stays in
+/// the cache with what is done to it afterwards. Rows are cut only where there are too many, or too few columns.
+fn cut_matrix(
+    (row, m): (Axis, usize),
+    (column, n): (Axis, usize),
+    summed: usize,
+    machine: &Machine,
+) -> Vec<(Axis, usize)> {
+    let work = m.saturating_mul(n).saturating_mul(summed);
+    let wanted = (work / WORTH_ITERATION).min(ITERATIONS);
+    let (m_unit, m_most) = machine.contract.m;
+    let n_unit = machine.contract.n.0;
+    if wanted < 2 || m * n < machine.map_elements {
+        return Vec::new();
+    }
+    let elements = (m * n / wanted).clamp(machine.map_elements / 2, machine.near_bytes / 4 / 2);
+    let wide = n >= 4 * n_unit;
+    let m_tile = if wide { m_most } else { elements.div_ceil(n).max(m_unit) };
+    let m_tile = if m <= m_tile { m } else { divisor(m, m_unit, m_tile) };
+    let n_tile = if wide { (elements / m_tile).max(2 * n_unit) } else { n };
+    let n_tile = if n <= n_tile { n } else { divisor(n, n_unit, n_tile) };
+    vec![(column, n_tile), (row, m_tile)]
 }
 
 /// Cuts axes, the outermost first, until at most `most` positions are left; the innermost in multiples of `multiple`.

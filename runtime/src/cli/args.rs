@@ -145,7 +145,7 @@ pub(super) struct ModeledArgs {
     /// Replace a value of the machine's description: table.key=value
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(super) settings: Vec<String>,
-    /// Narrow f32: operands of products alone, or all tensors [default: f32]
+    /// Narrow f32: operands of products alone, or all tensors; on the host, weights to bf16 [default: f32]
     #[arg(long, value_name = "TYPE")]
     pub(super) precision: Option<PrecisionName>,
 }

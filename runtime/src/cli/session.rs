@@ -40,8 +40,12 @@ pub(super) fn target(
             Target::systolic_with(name, settings)?
         }
     };
-    if name == "host" && modeled.precision.is_none() {
-        return Ok(cpu.map_or(target, Target::host_with_cpu));
+    if name == "host" {
+        let target = cpu.map_or(target, Target::host_with_cpu);
+        return match modeled.precision {
+            None => Ok(target),
+            Some(precision) => Ok(target.with_precision(narrowed(precision))?),
+        };
     }
     let useless = [
         ("--cpu", cpu.is_some()),
@@ -53,13 +57,17 @@ pub(super) fn target(
     }
     match modeled.precision {
         None => Ok(target),
-        Some(precision) => Ok(target.with_precision(match precision {
-            PrecisionName::F32 => Precision::F32,
-            PrecisionName::Bf16 => Precision::Bf16,
-            PrecisionName::F8 => Precision::F8,
-            PrecisionName::Bf16All => Precision::Bf16All,
-            PrecisionName::F8All => Precision::F8All,
-        })?),
+        Some(precision) => Ok(target.with_precision(narrowed(precision))?),
+    }
+}
+
+fn narrowed(precision: PrecisionName) -> Precision {
+    match precision {
+        PrecisionName::F32 => Precision::F32,
+        PrecisionName::Bf16 => Precision::Bf16,
+        PrecisionName::F8 => Precision::F8,
+        PrecisionName::Bf16All => Precision::Bf16All,
+        PrecisionName::F8All => Precision::F8All,
     }
 }
 

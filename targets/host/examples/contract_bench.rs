@@ -162,7 +162,8 @@ fn run_case(case: &Case, cpu: Cpu) -> f64 {
     let seconds = fastest(|| {
         // SAFETY: the buffers hold every addressed element, and scratch what the plan asks for.
         unsafe {
-            contract(&plan, a.as_ptr(), b.as_ptr(), acc.as_mut_ptr(), n, 0, scratch.as_mut_ptr());
+            let (a, b, to) = (a.as_ptr(), b.as_ptr(), acc.as_mut_ptr());
+            contract(&plan, a, b, std::ptr::null(), to, n, 0, scratch.as_mut_ptr());
         }
         black_box(&mut acc);
     });

@@ -118,17 +118,21 @@ fn actions(code: &mut Code<'_>, frame: &mut Frame, operands: usize, list: Vec<Ac
                 frame.vars[flat.var.index()] = outer;
                 end(code, open, Vec::new());
             }
-            Action::Product { plan, extents, a, b, to, row_stride, add, scratch } => {
+            Action::Product { plan, extents, a, b, b_scale, to, row_stride, add, scratch } => {
                 let helper = helpers::find("systole_contract").expect("the helper is in the table");
                 around(code, frame, &extents, &mut |code, frame, counters| {
                     let plan = frame.operands[operands + plan];
                     let a = address(code, frame, counters, &a);
                     let b = address(code, frame, counters, &b);
+                    let b_scale = match &b_scale {
+                        Some(scale) => address(code, frame, counters, scale),
+                        None => code.int(0),
+                    };
                     let to = address(code, frame, counters, &to);
                     let stride = code.int(row_stride as i64);
                     let add = code.int(i64::from(add));
                     let scratch = code.b.ins().iadd_imm_s(frame.scratch, scratch as i64);
-                    code.call_helper(helper, &[plan, a, b, to, stride, add, scratch]);
+                    code.call_helper(helper, &[plan, a, b, b_scale, to, stride, add, scratch]);
                 });
             }
             Action::Sort { dtype, descending, count, extents, from, keys, positions } => {

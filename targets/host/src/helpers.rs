@@ -154,7 +154,7 @@ helpers! {
 const MEMORY: &[Helper] = &[
     Helper {
         name: "systole_contract",
-        parameters: &[types::I64; 7],
+        parameters: &[types::I64; 8],
         result: None,
         address: micro::contract as *const u8,
     },

@@ -1,10 +1,11 @@
 //! The host as data for the tiler, and the choice of its instruction set.
 
-use crate::micro::{Cpu, panel_widths};
+use crate::micro::{Cpu, TOGETHER, panel_widths};
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use systole_compiler::machine::{ContractTile, Machine};
 use systole_compiler::scalar::ScalarFn;
+use systole_compiler::types::DType;
 
 /// The functions that a caller may force an instruction set by.
 const NAMES: [(&str, Cpu); 4] =
@@ -47,6 +48,9 @@ pub fn machine(name: Option<&str>) -> Result<Machine, String> {
         contract: ContractTile { m: (rows, rows * 20), n: (columns, columns * 32), k: (8, 4096) },
         map_elements: 16_384,
         schedules: false,
+        widens: vec![DType::I8, DType::U8, DType::BF16],
+        bytes_together: TOGETHER,
+        weights: None,
         native: ScalarFn::CATALOG.iter().map(|&(function, _)| function).collect(),
     })
 }

@@ -54,6 +54,9 @@ impl Limits {
             map_elements: PARTITIONS * 2048,
             native: ScalarFn::CATALOG.iter().map(|&(function, _)| function).collect(),
             schedules: true,
+            widens: Vec::new(),
+            bytes_together: 0,
+            weights: None,
         }
     }
 }

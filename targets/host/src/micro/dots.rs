@@ -74,6 +74,9 @@ type DotsFunction = unsafe fn(&Group);
 impl Dots {
     /// Plans a product whose shape and offsets suit, if they do.
     pub(super) fn new([m, n, k]: [usize; 3], a: &Side, b: &Side, cpu: Cpu) -> Option<Dots> {
+        if matches!(b, Side::Narrow { .. }) {
+            return None;
+        }
         let (m_width, n_width) = panel_widths(cpu);
         let (few, many, few_are) = if let Some(many) = unit_vectors(b).filter(|_| m <= MOST_VECTORS)
         {
@@ -160,7 +163,7 @@ impl Dots {
 /// Where the vectors of a side start, if their elements lie side by side.
 fn unit_vectors(side: &Side) -> Option<Vec<isize>> {
     match side {
-        Side::Panels { .. } => None,
+        Side::Panels { .. } | Side::Narrow { .. } => None,
         Side::Gather { outer_offsets, k_offsets } => {
             let first = k_offsets.first()?;
             (stride(k_offsets) == Some(1))

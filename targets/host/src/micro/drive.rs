@@ -1,19 +1,27 @@
 //! Runs the loops around the tiles. Where the caller has threads to spare, the tiles of a block are shared among them:
 //! every element is computed by the same steps whoever does it.
 
+use super::CACHE_LINE_BYTES;
 use super::plan::{Feed, MOST_SHARES, Tiling};
 use super::tile::{LEAF_COLUMNS, LEAF_ROWS, Tile};
+use super::widen::{Rows, Scale};
 use crate::pool;
 
 /// The addresses of one run.
 #[derive(Clone, Copy)]
 pub(super) struct Operands {
     pub(super) a: *const f32,
+    /// The right operand; of elements of another type where the plan says so.
     pub(super) b: *const f32,
+    /// What the right operand is scaled with, where the plan says so.
+    pub(super) b_scale: *const f32,
     pub(super) acc: *mut f32,
     pub(super) acc_row_stride: usize,
     pub(super) add: bool,
 }
+
+/// How far ahead a panel is asked for that is read once.
+const ASK_AHEAD_BYTES: isize = 2048;
 
 /// Where a panel is read: its first element and the stride of its tiles.
 #[derive(Clone, Copy)]
@@ -87,14 +95,17 @@ unsafe fn run_block(
     let whole = &work;
     let columns = (block.n.1 - block.n.0).div_ceil(tiling.columns);
     let rows = (block.m.1 - block.m.0).div_ceil(tiling.rows);
-    if let Feed::Pack(_) = &tiling.a {
+    match &tiling.a {
         // One after another: each overruns into the next, which is then written.
-        for row in 0..rows {
+        Feed::Pack(_) => (0..rows).for_each(|row| {
             // SAFETY: the scratch holds every panel of the block and the overrun of the last.
-            unsafe { whole.pack_row(row) };
-        }
+            unsafe { whole.pack_row(row) }
+        }),
+        // SAFETY: the scratch holds every row of the block, and each is copied once.
+        Feed::Copy { .. } => pool::share(rows, 4, &|row, _| unsafe { whole.copy_rows(row) }),
+        Feed::Panels(_) | Feed::Direct { .. } | Feed::Widen(_) => {}
     }
-    let packs_b = matches!(tiling.b, Feed::Pack(_)) && block.m.0 == 0;
+    let packs_b = matches!(tiling.b, Feed::Pack(_) | Feed::Widen(_)) && block.m.0 == 0;
     if columns <= MOST_SHARES && pool::has_help() && tiling.shares > 1 {
         if packs_b {
             // SAFETY: the scratch holds a panel for each share, and there are no more columns than shares.
@@ -133,13 +144,59 @@ impl Work<'_> {
         unsafe { packer.pack_panel(panel, self.block.k, self.operands.a, target) };
     }
 
+    /// Copies the rows of one tile.
+    ///
+    /// # Safety
+    /// The scratch holds every row of the block, and nobody else copies these.
+    unsafe fn copy_rows(&self, row: usize) {
+        let Feed::Copy { first, outer_stride } = &self.tiling.a else { return };
+        let (begin, (k_begin, k_count)) = (row * self.tiling.rows, self.block.k);
+        let end = (begin + self.tiling.rows).min(self.block.m.1 - self.block.m.0);
+        for row in begin..end {
+            let from = self
+                .operands
+                .a
+                .wrapping_offset(*first)
+                .wrapping_add((self.block.m.0 + row) * outer_stride + k_begin);
+            let target = self.a_scratch.wrapping_add(row * self.tiling.copy_stride());
+            // SAFETY: the caller makes the operand readable and gives the row of scratch.
+            unsafe { target.copy_from_nonoverlapping(from, k_count) };
+        }
+    }
+
     /// # Safety
     /// The scratch holds a panel of columns at that place, which nobody else uses.
     unsafe fn pack_column(&self, column: usize, place: usize) {
-        let Feed::Pack(packer) = &self.tiling.b else { return };
         let panel = self.block.n.0 / self.tiling.columns + column;
+        let (k_begin, k_count) = self.block.k;
         // SAFETY: the caller's promise.
-        unsafe { packer.pack_panel(panel, self.block.k, self.operands.b, self.b_panel(place)) };
+        unsafe {
+            match &self.tiling.b {
+                Feed::Pack(packer) => {
+                    packer.pack_panel(panel, self.block.k, self.operands.b, self.b_panel(place))
+                }
+                Feed::Widen(widen) => {
+                    let first = panel * self.tiling.columns;
+                    let element = panel * widen.panel_stride + k_begin * self.tiling.columns;
+                    let scale = match widen.scale {
+                        Scale::None | Scale::One => self.operands.b_scale,
+                        Scale::Columns => self.operands.b_scale.wrapping_add(first),
+                    };
+                    widen.run(&Rows {
+                        count: k_count,
+                        from: self
+                            .operands
+                            .b
+                            .cast::<u8>()
+                            .wrapping_add(element * widen.narrow.bytes()),
+                        scale,
+                        columns: self.block.n.1 - first,
+                        to: self.b_panel(place),
+                    });
+                }
+                Feed::Panels(_) | Feed::Direct { .. } | Feed::Copy { .. } => {}
+            }
+        }
     }
 
     fn b_panel(&self, place: usize) -> *mut f32 {
@@ -174,7 +231,9 @@ impl Work<'_> {
                     operands.b.wrapping_offset(*first).wrapping_add(column + k_begin * k_stride);
                 Panel { start, stride: *k_stride }
             }
-            Feed::Pack(_) => Panel { start: self.b_panel(place), stride: tiling.columns },
+            Feed::Pack(_) | Feed::Copy { .. } | Feed::Widen(_) => {
+                Panel { start: self.b_panel(place), stride: tiling.columns }
+            }
         };
         let a = match &tiling.a {
             Feed::Panels(panel_stride) => Panel {
@@ -190,10 +249,27 @@ impl Work<'_> {
                     .wrapping_add(row * outer_stride + k_begin),
                 stride: *outer_stride,
             },
-            Feed::Pack(_) => Panel {
+            Feed::Copy { .. } => Panel {
+                start: self.a_scratch.wrapping_add(row_index * tiling.rows * tiling.copy_stride()),
+                stride: tiling.copy_stride(),
+            },
+            Feed::Pack(_) | Feed::Widen(_) => Panel {
                 start: self.a_scratch.wrapping_add(row_index * tiling.rows * k_count),
                 stride: tiling.rows,
             },
+        };
+        let ask = match &tiling.b {
+            Feed::Panels(_) if block.m.1 - block.m.0 <= tiling.rows => ASK_AHEAD_BYTES,
+            // The lines of the next panel by turns: one of two with the first tile of a panel, the other with the second.
+            // After the last panel of one call there is often another call's first.
+            Feed::Panels(panel_stride) if row_index < 2 => {
+                (panel_stride * size_of::<f32>() + row_index * CACHE_LINE_BYTES).cast_signed()
+            }
+            Feed::Panels(_)
+            | Feed::Pack(_)
+            | Feed::Widen(_)
+            | Feed::Copy { .. }
+            | Feed::Direct { .. } => 0,
         };
         let tile = Tile {
             k: k_count,
@@ -205,6 +281,7 @@ impl Work<'_> {
             acc_row_stride: operands.acc_row_stride,
             add: block.add,
             last_columns,
+            ask,
         };
         if let Some(leaf) = tiling.leaf
             && rows == LEAF_ROWS

@@ -1,4 +1,4 @@
-//! Products of f32 tiles for generated code, by vector micro-kernels over packed panels.
+//! Products of f32 tiles, and of bytes, for generated code, by vector micro-kernels over packed panels.
 //!
 //! Everything but the addresses is known when a [`ContractPlan`] is made: sizes, how the elements of each operand lie,
 //! the instruction set, the blocking. Generated code calls [`contract`] with the plan and the addresses of a run.
@@ -9,6 +9,7 @@
 )]
 
 mod arithmetic;
+mod codes;
 mod cranelift_leaf;
 mod dots;
 mod drive;
@@ -18,9 +19,17 @@ pub(crate) mod polynomials;
 mod tile;
 mod vector;
 pub mod wide;
+mod widen;
+#[cfg(target_arch = "x86_64")]
+mod zmm;
+#[cfg(target_arch = "x86_64")]
+mod zmm_codes;
 
+pub use codes::{Sign, TOGETHER};
 pub use pack::pack;
+pub use widen::{Narrow, Scale};
 
+use codes::Codes;
 use cranelift_leaf::{Fused, host_leaf};
 use drive::Operands;
 use plan::Method;
@@ -102,6 +111,16 @@ pub enum Side {
         /// Elements from one panel to the next; `k * width` when the whole summed extent is taken.
         panel_stride: usize,
     },
+    /// The right operand alone: panels as above of narrow elements, which are widened to f32 and scaled when they are
+    /// used. Scales of columns beyond the extent are not read.
+    Narrow {
+        /// Elements from one panel to the next.
+        panel_stride: usize,
+        /// The type of the elements.
+        narrow: Narrow,
+        /// What they are multiplied with.
+        scale: Scale,
+    },
 }
 
 /// A product `acc[m, n] (+)= A[m, k] · B[k, n]` with everything known but the addresses.
@@ -114,12 +133,29 @@ pub struct ContractPlan {
 }
 
 impl ContractPlan {
-    /// Plans a product. The lengths of gathered offsets must be the extents.
+    /// Plans a product. The lengths of gathered offsets must be the extents, and the left operand must not be narrow.
     ///
     /// # Panics
-    /// If they are not, or if the machine lacks `cpu`.
+    /// If that does not hold, or if the machine lacks `cpu`.
     pub fn new(m: usize, n: usize, k: usize, a: Side, b: Side, cpu: Cpu) -> ContractPlan {
         ContractPlan::with_leaf([m, n, k], a, b, cpu, leaf(cpu))
+    }
+
+    /// Plans a product of bytes, summed in i32: rows of `A` are `a_stride` bytes apart, and panels of `B`, in which
+    /// [`TOGETHER`] elements along `k` lie together, `panel_stride` bytes.
+    ///
+    /// # Panics
+    /// If the machine lacks `cpu`.
+    pub fn of_bytes(
+        [m, n, k]: [usize; 3],
+        signs: [Sign; 2],
+        a_stride: usize,
+        panel_stride: usize,
+        cpu: Cpu,
+    ) -> ContractPlan {
+        assert!(cpu.is_supported(), "this machine lacks {cpu:?}");
+        let codes = Codes::new([m, n, k], signs, a_stride, panel_stride, cpu);
+        ContractPlan { m, n, k, method: Method::Codes(codes) }
     }
 
     /// Plans a product whose whole tiles a leaf computes, where the instruction set's tiles are as large.
@@ -131,6 +167,7 @@ impl ContractPlan {
         leaf: Option<Leaf>,
     ) -> ContractPlan {
         assert!(cpu.is_supported(), "this machine lacks {cpu:?}");
+        assert!(!matches!(a, Side::Narrow { .. }), "the left operand is not narrow");
         check_side(&a, m, k);
         check_side(&b, n, k);
         ContractPlan { m, n, k, method: Method::new([m, n, k], &a, &b, cpu, leaf) }
@@ -162,7 +199,7 @@ impl Side {
     fn offset(&self, outer: usize, k: usize, width: usize) -> isize {
         match self {
             Side::Gather { outer_offsets, k_offsets } => outer_offsets[outer] + k_offsets[k],
-            Side::Panels { panel_stride } => {
+            Side::Panels { panel_stride } | Side::Narrow { panel_stride, .. } => {
                 (outer / width * panel_stride + k * width + outer % width).cast_signed()
             }
         }
@@ -184,21 +221,24 @@ fn check_side(side: &Side, outer: usize, k: usize) {
             assert_eq!(outer_offsets.len(), outer, "one offset for every outer index");
             assert_eq!(k_offsets.len(), k, "one offset for every summed index");
         }
-        Side::Panels { .. } => {}
+        Side::Panels { .. } | Side::Narrow { .. } => {}
     }
 }
 
-/// Computes `acc[m, n] = A · B` if `add` is zero and `acc[m, n] += A · B` otherwise, in f32.
+/// Computes `acc[m, n] = A · B` if `add` is zero and `acc[m, n] += A · B` otherwise, in f32. Where the plan is of bytes,
+/// `a` and `b` point at bytes and `acc` at i32.
 ///
 /// # Safety
 /// - `plan` points at a live plan, and this machine has the plan's instruction set;
-/// - every element of `A` and `B` that the plan addresses from `a` and `b` is readable;
+/// - every element of `A` and `B` that the plan addresses from `a` and `b` is readable, and every scale from `b_scale`,
+///   which is not used otherwise;
 /// - `acc` has `m` rows of `n` writable elements, `acc_row_stride` elements apart, that no operand overlaps;
 /// - `scratch` has [`ContractPlan::scratch_bytes`] writable bytes that nobody else uses during the call.
 pub unsafe extern "C" fn contract(
     plan: *const ContractPlan,
     a: *const f32,
     b: *const f32,
+    b_scale: *const f32,
     acc: *mut f32,
     acc_row_stride: usize,
     add: i64,
@@ -213,7 +253,7 @@ pub unsafe extern "C" fn contract(
         // SAFETY: the caller makes every row of the result writable.
         return unsafe { empty_sum(plan, acc, acc_row_stride, add != 0) };
     }
-    let operands = Operands { a, b, acc, acc_row_stride, add: add != 0 };
+    let operands = Operands { a, b, b_scale, acc, acc_row_stride, add: add != 0 };
     let scratch = scratch.wrapping_add(scratch.align_offset(CACHE_LINE_BYTES)).cast::<f32>();
     // SAFETY: the caller's promises, and scratch has a line more than the blocks need.
     unsafe {
@@ -222,6 +262,11 @@ pub unsafe extern "C" fn contract(
                 drive::run(tiling, [plan.m, plan.n, plan.k], operands, scratch)
             }
             Method::Dots(dots) => dots.run(operands, scratch),
+            Method::Codes(codes) => {
+                let add = operands.add;
+                let (a, b, acc) = (a.cast(), b.cast(), acc.cast());
+                codes.run(codes::Operands { a, b, acc, acc_row_stride, add }, scratch.cast())
+            }
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Decides how a product is computed: what is packed and how large the blocks are.
 
+use super::codes::Codes;
 use super::dots::Dots;
 use super::pack::{Packer, unit_runs};
 use super::tile::{
     LEAF_COLUMNS, LEAF_ROWS, Leaf, MOST_DIRECT_ROWS, Reads, TileFunction, most_rows, tile_function,
 };
+use super::widen::Widen;
 use super::{Cpu, Side, panel_widths};
 
 /// How a product is computed.
@@ -14,6 +16,8 @@ pub(super) enum Method {
     Tiles(Box<Tiling>),
     /// Dot products along `k`.
     Dots(Dots),
+    /// Sums of products of bytes.
+    Codes(Codes),
 }
 
 impl Method {
@@ -36,7 +40,7 @@ impl Method {
             Method::Tiles(tiling) => {
                 matches!(tiling.a, Feed::Pack(_)) || matches!(tiling.b, Feed::Pack(_))
             }
-            Method::Dots(_) => false,
+            Method::Dots(_) | Method::Codes(_) => false,
         }
     }
 
@@ -45,6 +49,7 @@ impl Method {
         match self {
             Method::Tiles(tiling) => tiling.a_elements() + tiling.b_elements(),
             Method::Dots(dots) => dots.scratch_elements(),
+            Method::Codes(codes) => codes.scratch_bytes().div_ceil(size_of::<f32>()),
         }
     }
 }
@@ -56,6 +61,11 @@ pub(super) enum Feed {
     Panels(usize),
     /// Packed block by block.
     Pack(Packer),
+    /// Packed ahead in a narrow type, and widened block by block; for `B` alone.
+    Widen(Widen),
+    /// Rows whose elements along `k` lie side by side, copied block by block because they would meet in the cache where
+    /// they lie: row `outer` starts at `first + outer * outer_stride`.
+    Copy { first: isize, outer_stride: usize },
     /// Read where it lies: element (outer, k) at `first + outer * outer_stride + k * k_stride`, one stride being one.
     Direct { first: isize, outer_stride: usize, k_stride: usize },
 }
@@ -91,6 +101,10 @@ pub(super) struct Tiling {
 
 /// Bytes of the second-level cache that a block of `A` may take; every machine of note has twice this or more.
 const A_BLOCK_BYTES: usize = 448 << 10;
+/// Elements of a row of copied `A`: `k` and this many more, so that rows start in different sets of the cache.
+pub(super) const COPY_GAP: usize = 16;
+/// Elements after which rows meet in the same set of the first-level cache.
+const SET_ELEMENTS: usize = 1024;
 /// Bytes that a block of packed `B` may take, in the last-level cache.
 const B_BLOCK_BYTES: usize = 4 << 20;
 /// The most rows of `A` for which `B` is not packed.
@@ -104,15 +118,15 @@ pub(super) const MOST_SHARES: usize = 8;
 /// The fewest multiplications of a product that is shared.
 pub(crate) const WORTH_SHARING: usize = 1 << 19;
 /// Longest run of `k` in a block.
-const K_BLOCK: usize = 384;
+const K_BLOCK: usize = 768;
 
 impl Tiling {
     fn new([m, n, k]: [usize; 3], a: &Side, b: &Side, cpu: Cpu, leaf: Option<Leaf>) -> Tiling {
         let (m_width, columns) = panel_widths(cpu);
         // Equal tiles waste least: 15 rows are 8 and 7, not 14 and 1.
         let rows = match a {
-            Side::Panels { .. } => m_width,
-            Side::Gather { .. } if direct_a(a, m, n).is_some() => {
+            Side::Panels { .. } | Side::Narrow { .. } => m_width,
+            Side::Gather { .. } if cpu != Cpu::Avx512 && direct_a(a, m, n, cpu).is_some() => {
                 equal_rows(m, MOST_DIRECT_ROWS.min(most_rows(cpu)))
             }
             Side::Gather { .. } if leaf.is_some() && m >= LEAF_ROWS => LEAF_ROWS,
@@ -135,12 +149,14 @@ impl Tiling {
         let m_block = block(m, A_BLOCK_BYTES / (4 * k_block.max(1)), rows);
         let one_row_block = m <= m_block;
         let n_block = match &b {
-            Feed::Pack(_) if !one_row_block => {
+            Feed::Pack(_) | Feed::Widen(_) if !one_row_block => {
                 block(n, B_BLOCK_BYTES / (4 * k_block.max(1)), columns)
             }
-            Feed::Panels(_) | Feed::Direct { .. } | Feed::Pack(_) => {
-                n.next_multiple_of(columns).max(columns)
-            }
+            Feed::Panels(_)
+            | Feed::Direct { .. }
+            | Feed::Copy { .. }
+            | Feed::Pack(_)
+            | Feed::Widen(_) => n.next_multiple_of(columns).max(columns),
         };
         let leaf = leaf.filter(|_| {
             let packed = |feed: &Feed| !matches!(feed, Feed::Direct { .. });
@@ -148,7 +164,7 @@ impl Tiling {
         });
         let is_shared = m.saturating_mul(n).saturating_mul(k) >= WORTH_SHARING;
         let shares = if is_shared { MOST_SHARES } else { 1 };
-        let is_direct = matches!(a, Feed::Direct { .. });
+        let is_direct = matches!(a, Feed::Direct { .. } | Feed::Copy { .. });
         let functions = |reads| {
             let shapes = (1..=rows).flat_map(|rows| [(rows, 1), (rows, 2)]);
             shapes.map(|(rows, vectors)| tile_function(cpu, rows, vectors, reads)).collect()
@@ -176,18 +192,25 @@ impl Tiling {
     pub(super) fn a_elements(&self) -> usize {
         match self.a {
             Feed::Pack(_) => (self.m_block * self.k_block + Packer::OVERRUN).next_multiple_of(16),
-            Feed::Panels(_) | Feed::Direct { .. } => 0,
+            Feed::Copy { .. } => self.m_block * self.copy_stride(),
+            Feed::Panels(_) | Feed::Direct { .. } | Feed::Widen(_) => 0,
         }
+    }
+
+    /// Elements from one copied row of `A` to the next.
+    pub(super) fn copy_stride(&self) -> usize {
+        let stride = self.k_block.next_multiple_of(16) + COPY_GAP;
+        if stride.is_multiple_of(SET_ELEMENTS) { stride + COPY_GAP } else { stride }
     }
 
     /// Elements of scratch for the block of `B`.
     pub(super) fn b_elements(&self) -> usize {
         match self.b {
-            Feed::Pack(_) if self.one_row_block => {
+            Feed::Pack(_) | Feed::Widen(_) if self.one_row_block => {
                 (self.shares * self.columns * self.k_block).next_multiple_of(16)
             }
-            Feed::Pack(_) => (self.n_block * self.k_block).next_multiple_of(16),
-            Feed::Panels(_) | Feed::Direct { .. } => 0,
+            Feed::Pack(_) | Feed::Widen(_) => (self.n_block * self.k_block).next_multiple_of(16),
+            Feed::Panels(_) | Feed::Copy { .. } | Feed::Direct { .. } => 0,
         }
     }
 }
@@ -204,30 +227,43 @@ fn equal_rows(m: usize, most: usize) -> usize {
     m.div_ceil(m.div_ceil(most).max(1)).max(1)
 }
 
-/// Reads `A` where it lies if it is used too little to pay for packing.
-fn direct_a(side: &Side, m: usize, n: usize) -> Option<Feed> {
-    match side {
-        Side::Gather { outer_offsets, k_offsets } if m <= MOST_DIRECT_ROWS || n <= 32 => {
-            let first = first(outer_offsets) + first(k_offsets);
-            let outer_stride = stride(outer_offsets)?;
-            (stride(k_offsets)? == 1).then_some(Feed::Direct { first, outer_stride, k_stride: 1 })
-        }
-        Side::Gather { .. } | Side::Panels { .. } => None,
+/// Reads `A` where it lies, or copies it row by row, where its elements along `k` lie side by side and that costs less
+/// than packing: always with AVX-512, otherwise where it is used too little to pay for packing.
+fn direct_a(side: &Side, m: usize, n: usize, cpu: Cpu) -> Option<Feed> {
+    let Side::Gather { outer_offsets, k_offsets } = side else { return None };
+    let few = m <= MOST_DIRECT_ROWS || n <= 32;
+    if !few && cpu != Cpu::Avx512 {
+        return None;
     }
+    let first = first(outer_offsets) + first(k_offsets);
+    let outer_stride = stride(outer_offsets)?;
+    if stride(k_offsets)? != 1 {
+        return None;
+    }
+    if !few && outer_stride.is_multiple_of(SET_ELEMENTS) {
+        return Some(Feed::Copy { first, outer_stride });
+    }
+    Some(Feed::Direct { first, outer_stride, k_stride: 1 })
 }
 
 fn feed_a(side: &Side, rows: usize, [m, n]: [usize; 2], cpu: Cpu) -> Feed {
     match side {
         Side::Panels { panel_stride } => Feed::Panels(*panel_stride),
-        Side::Gather { outer_offsets, k_offsets } => direct_a(side, m, n).unwrap_or_else(|| {
-            Feed::Pack(Packer::new(rows, outer_offsets.clone(), k_offsets.clone(), cpu))
-        }),
+        Side::Narrow { .. } => unreachable!("the left operand is not narrow"),
+        Side::Gather { outer_offsets, k_offsets } => {
+            direct_a(side, m, n, cpu).unwrap_or_else(|| {
+                Feed::Pack(Packer::new(rows, outer_offsets.clone(), k_offsets.clone(), cpu))
+            })
+        }
     }
 }
 
 fn feed_b(side: &Side, columns: usize, m: usize, cpu: Cpu) -> Feed {
     match side {
         Side::Panels { panel_stride } => Feed::Panels(*panel_stride),
+        Side::Narrow { panel_stride, narrow, scale } => {
+            Feed::Widen(Widen::new(*panel_stride, *narrow, *scale, cpu))
+        }
         Side::Gather { outer_offsets, k_offsets } => {
             if unit_runs(outer_offsets).len() <= 1
                 && let Some(k_stride) = stride(k_offsets)

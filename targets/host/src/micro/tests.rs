@@ -2,7 +2,7 @@
 
 use super::cranelift_leaf::{Fused, host_leaf};
 use super::tile::Leaf;
-use super::{ContractPlan, Cpu, Side, contract, pack, panel_widths};
+use super::{ContractPlan, Cpu, Narrow, Scale, Side, contract, pack, panel_widths};
 use crate::pool::{Team, lend};
 use std::sync::LazyLock;
 
@@ -149,6 +149,7 @@ fn check_with_leaf(
                     &plan,
                     a_data.as_ptr(),
                     b_data.as_ptr(),
+                    std::ptr::null(),
                     acc.as_mut_ptr(),
                     row_stride,
                     add,
@@ -294,6 +295,105 @@ fn leaves_of_cranelift_agree() {
             for b_layout in LAYOUTS {
                 let sizes = [6 + random.below(40), 8 + random.below(80), 1 + random.below(50)];
                 check_with_leaf(Cpu::Baseline, Some(leaf), sizes, a_layout, b_layout, &mut random);
+            }
+        }
+    }
+}
+
+/// The values of narrow elements, and their bytes.
+fn narrow_values(narrow: Narrow, count: usize, random: &mut Random) -> (Vec<f32>, Vec<u8>) {
+    let mut values = Vec::new();
+    let mut bytes = Vec::new();
+    for _ in 0..count {
+        match narrow {
+            Narrow::I8 => {
+                let code = random.below(256) as u8;
+                values.push(f32::from(code.cast_signed()));
+                bytes.push(code);
+            }
+            Narrow::U8 => {
+                let code = random.below(256) as u8;
+                values.push(f32::from(code));
+                bytes.push(code);
+            }
+            Narrow::BF16 => {
+                let half = (random.value().to_bits() >> 16) as u16;
+                values.push(f32::from_bits(u32::from(half) << 16));
+                bytes.extend(half.to_ne_bytes());
+            }
+        }
+    }
+    (values, bytes)
+}
+
+#[test]
+fn narrow_panels_give_what_wide_ones_give() {
+    let mut random = Random(10);
+    for cpu in cpus() {
+        let (_, width) = panel_widths(cpu);
+        for narrow in [Narrow::I8, Narrow::U8, Narrow::BF16] {
+            for scale in [Scale::None, Scale::One, Scale::Columns] {
+                let sizes: [[usize; 3]; 5] =
+                    [[1, 1, 1], [1, 45, 70], [9, 33, 40], [40, 70, 900], [700, 40, 400]];
+                for [m, n, k] in sizes {
+                    let panels = n.div_ceil(width);
+                    let (values, bytes) = narrow_values(narrow, panels * k * width, &mut random);
+                    let scales: Vec<f32> = match scale {
+                        Scale::None => Vec::new(),
+                        Scale::One => vec![random.value()],
+                        Scale::Columns => (0..n).map(|_| random.value()).collect(),
+                    };
+                    let factor = |column: usize| match scale {
+                        Scale::None => 1.0,
+                        Scale::One => scales[0],
+                        Scale::Columns => scales.get(column).copied().unwrap_or(0.0),
+                    };
+                    let wide: Vec<f32> = values
+                        .iter()
+                        .enumerate()
+                        .map(|(at, value)| value * factor(at / (k * width) * width + at % width))
+                        .collect();
+                    let a: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
+                    let offsets = |extent, step: usize| {
+                        (0..extent).map(|i: usize| (i * step) as isize).collect()
+                    };
+                    let run = |b: Side, data: *const f32, threads: usize| {
+                        let rows =
+                            Side::Gather { outer_offsets: offsets(m, k), k_offsets: offsets(k, 1) };
+                        let plan = ContractPlan::new(m, n, k, rows, b, cpu);
+                        let mut scratch = vec![0u8; plan.scratch_bytes()];
+                        let mut acc = vec![0.0f32; m * n];
+                        let mut call = || {
+                            // SAFETY: the buffers hold every addressed element, and scratch what the plan asks for.
+                            unsafe {
+                                contract(
+                                    &plan,
+                                    a.as_ptr(),
+                                    data,
+                                    scales.as_ptr(),
+                                    acc.as_mut_ptr(),
+                                    n,
+                                    0,
+                                    scratch.as_mut_ptr(),
+                                );
+                            }
+                        };
+                        match threads {
+                            1 => call(),
+                            threads => lend(&*TEAM, threads, call),
+                        }
+                        acc.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+                    };
+                    let panel_stride = k * width;
+                    let expected = run(Side::Panels { panel_stride }, wide.as_ptr(), 1);
+                    for threads in [1, 3] {
+                        let side = Side::Narrow { panel_stride, narrow, scale };
+                        assert!(
+                            run(side, bytes.as_ptr().cast(), threads) == expected,
+                            "{cpu:?} {m}x{n}x{k} {narrow:?} {scale:?} on {threads} threads"
+                        );
+                    }
+                }
             }
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct Tile {
     pub(super) add: bool,
     /// Columns in the last vector of a row.
     pub(super) last_columns: usize,
+    /// Bytes from each `k` of `B` to the line that is asked for meanwhile; zero asks for what is read anyway.
+    pub(super) ask: isize,
 }
 
 /// A compiled tile.
@@ -211,7 +213,7 @@ macro_rules! instruction_set {
 
 #[cfg(target_arch = "x86_64")]
 instruction_set!(avx512, __m512, #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")],
-    rows 1 2 3 4 5 6 7 8 9 10 11 12 13 14; direct 1 2 3 4 5 6 7 8);
+    rows 1 2 3; direct 1 2 3);
 #[cfg(target_arch = "x86_64")]
 instruction_set!(avx2, __m256, #[target_feature(enable = "avx2,fma")], rows 1 2 3 4 5 6; direct 1 2 3 4 5 6);
 #[cfg(target_arch = "x86_64")]
@@ -222,7 +224,8 @@ instruction_set!(portable, Portable,, rows 1 2 3 4 5 6; direct 1 2 3 4 5 6);
 pub(super) fn tile_function(cpu: Cpu, rows: usize, vectors: usize, reads: Reads) -> TileFunction {
     match cpu {
         #[cfg(target_arch = "x86_64")]
-        Cpu::Avx512 => avx512::function(rows, vectors, reads),
+        Cpu::Avx512 => super::zmm::tile_function(rows, vectors, reads)
+            .unwrap_or_else(|| avx512::function(rows, vectors, reads)),
         #[cfg(target_arch = "x86_64")]
         Cpu::Avx2 => avx2::function(rows, vectors, reads),
         #[cfg(target_arch = "x86_64")]

@@ -87,7 +87,18 @@ impl<'k> Planner<'k> {
 
     /// Where a tile that is not folded is written.
     fn target(&self, tile: TileId, places: &[(Axis, Affine)], extents: &[usize]) -> Access {
-        match &self.homes[&tile] {
+        self.home_access(&self.homes[&tile], tile, places, extents)
+    }
+
+    /// Where a tile with that home is written.
+    pub(super) fn home_access(
+        &self,
+        home: &Home,
+        tile: TileId,
+        places: &[(Axis, Affine)],
+        extents: &[usize],
+    ) -> Access {
+        match home {
             Home::Folded => unreachable!("only tiles with a home are written"),
             Home::Slot { .. } => self.access(tile, places, extents).expect("a slot is memory"),
             Home::Stored { operand, at } => {

@@ -137,6 +137,10 @@ impl<'k> Planner<'k> {
             {
                 return Home::Slot { slot, strides };
             }
+            let stored = self.stored(tile, op, after);
+            if let Some(home) = stored.filter(|home| self.has_rows(tile, op, home)) {
+                return home;
+            }
             let kept = &self.kernel.tiles[tile];
             let bytes = kept.count() * kept.dtype.bytes();
             return self.slot(bytes, strides);
@@ -162,6 +166,7 @@ impl<'k> Planner<'k> {
                 self.load_stays_inside(tile, op) || self.is_read_once(tile)
             }
             TileOp::Gather { .. } => self.is_read_once(tile),
+            TileOp::Map { .. } if self.widens_panels(tile, op) => true,
             TileOp::Map { expr, .. } => {
                 let yielded = self.uses_of(tile).iter().any(|read| read.kind == UseKind::Memory);
                 if yielded {

@@ -61,6 +61,8 @@ pub(crate) enum Action {
         a: Address,
         /// Where the right operand starts.
         b: Address,
+        /// Where the scales of the right operand start, if it has some.
+        b_scale: Option<Address>,
         /// Where the result starts.
         to: Address,
         /// The elements between rows of the result.

@@ -135,9 +135,11 @@ fn dequantize(context: &mut NodeContext<'_, '_, '_>) -> Converted {
     let block = usize::try_from(context.int("block_size", 0)).unwrap_or(0);
     let dtype = context.dtype_attribute("output_dtype")?.unwrap_or(context.dtype(scale));
     let wide = widen(context.dtype(scale));
-    let integer = context.dtype(x).is_integer();
-    let mut y = if integer { context.convert(x, DType::I32)? } else { context.convert(x, wide)? };
-    if let Some(zero) = context.optional(2)? {
+    // Codes of 16 bits and their differences are exact in f32, where weights of codes can stay as they are.
+    let coded = context.dtype(x);
+    let is_long = coded.is_integer() && coded.bits() > 16;
+    let mut y = context.convert(x, if is_long { DType::I32 } else { wide })?;
+    if let Some(zero) = zero_point(context, 2)? {
         let zero = over(context, zero, &like, axis, block)?;
         let same = context.dtype(y);
         let zero = context.convert(zero, same)?;
@@ -193,12 +195,86 @@ fn centred(
     context.map(ScalarFn::Sub, &[wide, zero])
 }
 
+/// A product of codes less their zero points, in i32. Where the shapes are plain, the codes themselves are multiplied, as
+/// machines can; the zero points are taken from the sums, which wrap like the products.
+fn codes_product(
+    context: &mut NodeContext<'_, '_, '_>,
+    [a, b]: [ValueId; 2],
+    [a_zero, b_zero]: [Option<ValueId>; 2],
+) -> Value {
+    let is_code = |context: &NodeContext<'_, '_, '_>, value| {
+        matches!(context.dtype(value), DType::I8 | DType::U8)
+    };
+    let (a_shape, b_shape) = (context.shape(a).to_vec(), context.shape(b).to_vec());
+    let count = |context: &NodeContext<'_, '_, '_>, zero: Option<ValueId>| {
+        zero.map_or(0, |zero| context.shape(zero).iter().product::<usize>())
+    };
+    let vector = [a_zero, b_zero].into_iter().flatten().all(|zero| context.rank(zero) <= 1);
+    let plain = a_shape.len() >= 2
+        && b_shape.len() == 2
+        && count(context, a_zero) <= 1
+        && vector
+        && is_code(context, a)
+        && is_code(context, b);
+    if !plain {
+        let a = centred(context, a, a_zero, -2)?;
+        let b = centred(context, b, b_zero, -1)?;
+        return context.matmul(a, b, DType::I32);
+    }
+    let mut sum = context.matmul(a, b, DType::I32)?;
+    let like = context.shape(sum).to_vec();
+    let columns = like.len() - 1;
+    let mut columns_less = None;
+    if let Some(zero) = a_zero {
+        // What the zero point of `A` has added to each column.
+        let wide = context.convert(b, DType::I32)?;
+        let mut column = context.reduce(Combine::Sum, wide, &[0])?;
+        if let Some(zero) = b_zero {
+            let zero = context.convert(zero, DType::I32)?;
+            let zero = over(context, zero, &b_shape[1..], 0, 0)?;
+            let zeros = context.map_scalar(ScalarFn::Mul, zero, b_shape[0] as f64)?;
+            column = context.map(ScalarFn::Sub, &[column, zeros])?;
+        }
+        let zero = context.convert(zero, DType::I32)?;
+        let zero = over(context, zero, &b_shape[1..], 0, 0)?;
+        columns_less = Some(context.map(ScalarFn::Mul, &[zero, column])?);
+    }
+    if let Some(zero) = b_zero {
+        let wide = context.convert(a, DType::I32)?;
+        let row = context.reduce_keep(Combine::Sum, wide, &[a_shape.len() - 1])?;
+        let row = context.broadcast_to(row, &like)?;
+        let zero = context.convert(zero, DType::I32)?;
+        let zero = over(context, zero, &like, columns as i64, 0)?;
+        let less = context.map(ScalarFn::Mul, &[row, zero])?;
+        sum = context.map(ScalarFn::Sub, &[sum, less])?;
+    }
+    match columns_less {
+        None => Ok(sum),
+        Some(less) => {
+            let less = context.broadcast_to(less, &like)?;
+            context.map(ScalarFn::Sub, &[sum, less])
+        }
+    }
+}
+
+/// A zero point, where it is not known to be zero.
+fn zero_point(
+    context: &mut NodeContext<'_, '_, '_>,
+    index: usize,
+) -> Result<Option<ValueId>, ImportError> {
+    if let Ok(Some(tensor)) = context.optional_constant(index)
+        && tensor.dtype().is_integer()
+        && tensor.to_i64().iter().all(|&zero| zero == 0)
+    {
+        return Ok(None);
+    }
+    context.optional(index)
+}
+
 fn matmul_integer(context: &mut NodeContext<'_, '_, '_>) -> Converted {
     let (a, b) = (context.input(0)?, context.input(1)?);
-    let (a_zero, b_zero) = (context.optional(2)?, context.optional(3)?);
-    let a = centred(context, a, a_zero, -2)?;
-    let b = centred(context, b, b_zero, -1)?;
-    Ok(vec![context.matmul(a, b, DType::I32)?])
+    let zeros = [zero_point(context, 2)?, zero_point(context, 3)?];
+    Ok(vec![codes_product(context, [a, b], zeros)?])
 }
 
 fn conv_integer(context: &mut NodeContext<'_, '_, '_>) -> Converted {
@@ -239,12 +315,11 @@ fn requantize(
 
 fn qlinear_matmul(context: &mut NodeContext<'_, '_, '_>) -> Converted {
     let inputs = context.all_inputs()?;
-    let [a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero] = *inputs else {
+    let [a, a_scale, _, b, b_scale, _, y_scale, y_zero] = *inputs else {
         return invalid("takes 8 inputs");
     };
-    let a = centred(context, a, Some(a_zero), -2)?;
-    let b = centred(context, b, Some(b_zero), -1)?;
-    let sum = context.matmul(a, b, DType::I32)?;
+    let zeros = [zero_point(context, 2)?, zero_point(context, 5)?];
+    let sum = codes_product(context, [a, b], zeros)?;
     Ok(vec![requantize(context, sum, [a_scale, b_scale], y_scale, y_zero, -1)?])
 }
 
