@@ -4,7 +4,7 @@
 use super::CACHE_LINE_BYTES;
 use super::plan::{Feed, MOST_SHARES, Tiling};
 use super::tile::{LEAF_COLUMNS, LEAF_ROWS, Tile};
-use super::widen::{Rows, Scale};
+use super::widen::{Rows, Scale, Widen};
 use crate::pool;
 
 /// The addresses of one run.
@@ -105,7 +105,12 @@ unsafe fn run_block(
         Feed::Copy { .. } => pool::share(rows, 4, &|row, _| unsafe { whole.copy_rows(row) }),
         Feed::Panels(_) | Feed::Direct { .. } | Feed::Widen(_) => {}
     }
-    let packs_b = matches!(tiling.b, Feed::Pack(_) | Feed::Widen(_)) && block.m.0 == 0;
+    let packs_b = block.m.0 == 0
+        && match &tiling.b {
+            Feed::Pack(_) => true,
+            Feed::Widen(widen) => widen.tiles.is_empty(),
+            Feed::Panels(_) | Feed::Direct { .. } | Feed::Copy { .. } => false,
+        };
     if columns <= MOST_SHARES && pool::has_help() && tiling.shares > 1 {
         if packs_b {
             // SAFETY: the scratch holds a panel for each share, and there are no more columns than shares.
@@ -168,7 +173,7 @@ impl Work<'_> {
     /// The scratch holds a panel of columns at that place, which nobody else uses.
     unsafe fn pack_column(&self, column: usize, place: usize) {
         let panel = self.block.n.0 / self.tiling.columns + column;
-        let (k_begin, k_count) = self.block.k;
+        let (_, k_count) = self.block.k;
         // SAFETY: the caller's promise.
         unsafe {
             match &self.tiling.b {
@@ -177,18 +182,10 @@ impl Work<'_> {
                 }
                 Feed::Widen(widen) => {
                     let first = panel * self.tiling.columns;
-                    let element = panel * widen.panel_stride + k_begin * self.tiling.columns;
-                    let scale = match widen.scale {
-                        Scale::None | Scale::One => self.operands.b_scale,
-                        Scale::Columns => self.operands.b_scale.wrapping_add(first),
-                    };
+                    let (from, scale) = self.narrow_panel(widen, panel);
                     widen.run(&Rows {
                         count: k_count,
-                        from: self
-                            .operands
-                            .b
-                            .cast::<u8>()
-                            .wrapping_add(element * widen.narrow.bytes()),
+                        from,
                         scale,
                         columns: self.block.n.1 - first,
                         to: self.b_panel(place),
@@ -197,6 +194,18 @@ impl Work<'_> {
                 Feed::Panels(_) | Feed::Direct { .. } | Feed::Copy { .. } => {}
             }
         }
+    }
+
+    /// Where a narrow panel's part of this block starts, and the scale of its first column.
+    fn narrow_panel(&self, widen: &Widen, panel: usize) -> (*const u8, *const f32) {
+        let columns = self.tiling.columns;
+        let element = panel * widen.panel_stride + self.block.k.0 * columns;
+        let scale = match widen.scale {
+            Scale::None | Scale::One => self.operands.b_scale,
+            Scale::Columns => self.operands.b_scale.wrapping_add(panel * columns),
+        };
+        let from = self.operands.b.cast::<u8>();
+        (from.wrapping_add(element * widen.narrow.bytes()), scale)
     }
 
     fn b_panel(&self, place: usize) -> *mut f32 {
@@ -210,6 +219,7 @@ impl Work<'_> {
     unsafe fn tile(&self, column: usize, place: usize, row: usize) {
         let Work { tiling, block, operands, .. } = self;
         let (k_begin, k_count) = block.k;
+        let column_index = column;
         let column = block.n.0 + column * tiling.columns;
         let row_index = row;
         let row = block.m.0 + row * tiling.rows;
@@ -283,6 +293,16 @@ impl Work<'_> {
             last_columns,
             ask,
         };
+        if let Feed::Widen(widen) = &tiling.b
+            && !widen.tiles.is_empty()
+        {
+            let (from, scale) = self.narrow_panel(widen, block.n.0 / tiling.columns + column_index);
+            let tile = Tile { b: from.cast(), ..tile };
+            let function = widen.tiles[(rows - 1) * 2 + vectors - 1];
+            // SAFETY: the tile lies inside the product; the panel and its scales are the caller's.
+            unsafe { function(&tile, widen.scale, scale, columns) };
+            return;
+        }
         if let Some(leaf) = tiling.leaf
             && rows == LEAF_ROWS
             && columns == LEAF_COLUMNS

@@ -133,7 +133,8 @@ impl Tiling {
             Side::Gather { .. } => equal_rows(m, most_rows(cpu)),
         };
         let a = feed_a(a, rows, [m, n], cpu);
-        let b = feed_b(b, columns, m, cpu);
+        let a_is_packed = matches!(a, Feed::Pack(_) | Feed::Panels(_));
+        let b = feed_b(b, columns, m, cpu, a_is_packed);
         // Rows of an unpacked B are read a little at a time, so that few pages are in use and each is read in order.
         let far_b = matches!(b, Feed::Direct { .. }) && k * n * size_of::<f32>() > DIRECT_B_BYTES;
         let k_block = block(
@@ -258,11 +259,11 @@ fn feed_a(side: &Side, rows: usize, [m, n]: [usize; 2], cpu: Cpu) -> Feed {
     }
 }
 
-fn feed_b(side: &Side, columns: usize, m: usize, cpu: Cpu) -> Feed {
+fn feed_b(side: &Side, columns: usize, m: usize, cpu: Cpu, a_is_packed: bool) -> Feed {
     match side {
         Side::Panels { panel_stride } => Feed::Panels(*panel_stride),
         Side::Narrow { panel_stride, narrow, scale } => {
-            Feed::Widen(Widen::new(*panel_stride, *narrow, *scale, cpu))
+            Feed::Widen(Widen::new([*panel_stride, m], *narrow, *scale, cpu, a_is_packed))
         }
         Side::Gather { outer_offsets, k_offsets } => {
             if unit_runs(outer_offsets).len() <= 1

@@ -333,8 +333,15 @@ fn narrow_panels_give_what_wide_ones_give() {
         let (_, width) = panel_widths(cpu);
         for narrow in [Narrow::I8, Narrow::U8, Narrow::BF16] {
             for scale in [Scale::None, Scale::One, Scale::Columns] {
-                let sizes: [[usize; 3]; 5] =
-                    [[1, 1, 1], [1, 45, 70], [9, 33, 40], [40, 70, 900], [700, 40, 400]];
+                let sizes: [[usize; 3]; 7] = [
+                    [1, 1, 1],
+                    [1, 45, 70],
+                    [2, 70, 33],
+                    [3, 40, 801],
+                    [9, 33, 40],
+                    [40, 70, 900],
+                    [700, 40, 400],
+                ];
                 for [m, n, k] in sizes {
                     let panels = n.div_ceil(width);
                     let (values, bytes) = narrow_values(narrow, panels * k * width, &mut random);
@@ -358,8 +365,12 @@ fn narrow_panels_give_what_wide_ones_give() {
                         (0..extent).map(|i: usize| (i * step) as isize).collect()
                     };
                     let run = |b: Side, data: *const f32, threads: usize| {
-                        let rows =
-                            Side::Gather { outer_offsets: offsets(m, k), k_offsets: offsets(k, 1) };
+                        // Rows lie side by side along `k`, or the elements of one `k` do.
+                        let [row_step, k_step] = if k % 2 == 0 { [k, 1] } else { [1, m] };
+                        let rows = Side::Gather {
+                            outer_offsets: offsets(m, row_step),
+                            k_offsets: offsets(k, k_step),
+                        };
                         let plan = ContractPlan::new(m, n, k, rows, b, cpu);
                         let mut scratch = vec![0u8; plan.scratch_bytes()];
                         let mut acc = vec![0.0f32; m * n];

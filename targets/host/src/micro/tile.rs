@@ -65,10 +65,6 @@ pub(super) fn most_rows(cpu: Cpu) -> usize {
     super::panel_widths(cpu).0
 }
 
-#[expect(
-    clippy::needless_range_loop,
-    reason = "slices of the accumulators would keep them in memory"
-)]
 #[inline(always)]
 unsafe fn tile<
     V: Vector,
@@ -78,6 +74,43 @@ unsafe fn tile<
     const MASK_B: bool,
 >(
     tile: &Tile,
+) {
+    // SAFETY: the caller vouches for everything that the tile addresses; see `TileFunction`.
+    unsafe {
+        let mask = V::mask(0, tile.last_columns);
+        let load = |b: *const u8| {
+            core::array::from_fn(|vector| {
+                let from = b.cast::<f32>().wrapping_add(vector * V::LANES);
+                if MASK_B && vector + 1 == VECTORS {
+                    V::load_masked(from, mask)
+                } else {
+                    V::load(from)
+                }
+            })
+        };
+        let step_bytes = tile.b_step * size_of::<f32>();
+        sum::<V, ROWS, VECTORS, DIRECT_A>(tile, step_bytes, load);
+    }
+}
+
+/// Computes a tile of which `load` gives the columns of `B` for one `k`; the next is so many bytes further.
+///
+/// # Safety
+/// As for [`TileFunction`].
+#[expect(
+    clippy::needless_range_loop,
+    reason = "slices of the accumulators would keep them in memory"
+)]
+#[inline(always)]
+pub(super) unsafe fn sum<
+    V: Vector,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const DIRECT_A: bool,
+>(
+    tile: &Tile,
+    step_bytes: usize,
+    load: impl Fn(*const u8) -> [V; VECTORS],
 ) {
     // Few accumulators would wait for one another, so they are doubled over alternate k.
     let ways = const {
@@ -89,31 +122,30 @@ unsafe fn tile<
             1
         }
     };
-    // SAFETY: the caller vouches for everything that the tile addresses; see `TileFunction`.
+    // SAFETY: the caller vouches for everything that the tile addresses.
     unsafe {
         let mask = V::mask(0, tile.last_columns);
         let mut sums = [[[V::zero(); VECTORS]; ROWS]; 4];
-        let (mut a, mut b) = (tile.a, tile.b);
+        let (mut a, mut b) = (tile.a, tile.b.cast::<u8>());
         let unrolled = if ways == 1 { 2 } else { ways };
         let mut left = tile.k;
         while left >= unrolled {
             for turn in 0..unrolled {
-                step::<V, ROWS, VECTORS, DIRECT_A, MASK_B>(
+                step::<V, ROWS, VECTORS, DIRECT_A>(
                     a,
                     tile.a_stride,
-                    b,
-                    mask,
+                    load(b),
                     &mut sums[turn % ways],
                 );
                 a = a.wrapping_add(if DIRECT_A { 1 } else { tile.a_stride });
-                b = b.wrapping_add(tile.b_step);
+                b = b.wrapping_add(step_bytes);
             }
             left -= unrolled;
         }
         for _ in 0..left {
-            step::<V, ROWS, VECTORS, DIRECT_A, MASK_B>(a, tile.a_stride, b, mask, &mut sums[0]);
+            step::<V, ROWS, VECTORS, DIRECT_A>(a, tile.a_stride, load(b), &mut sums[0]);
             a = a.wrapping_add(if DIRECT_A { 1 } else { tile.a_stride });
-            b = b.wrapping_add(tile.b_step);
+            b = b.wrapping_add(step_bytes);
         }
         for row in 0..ROWS {
             for vector in 0..VECTORS {
@@ -136,30 +168,14 @@ unsafe fn tile<
 
 /// Adds the products of one `k`.
 #[inline(always)]
-unsafe fn step<
-    V: Vector,
-    const ROWS: usize,
-    const VECTORS: usize,
-    const DIRECT_A: bool,
-    const MASK_B: bool,
->(
+unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const DIRECT_A: bool>(
     a: *const f32,
     a_stride: usize,
-    b: *const f32,
-    mask: V::Mask,
+    columns: [V; VECTORS],
     sums: &mut [[V; VECTORS]; ROWS],
 ) {
     // SAFETY: as for `tile`.
     unsafe {
-        let mut columns = [V::zero(); VECTORS];
-        for (vector, column) in columns.iter_mut().enumerate() {
-            let from = b.wrapping_add(vector * V::LANES);
-            *column = if MASK_B && vector + 1 == VECTORS {
-                V::load_masked(from, mask)
-            } else {
-                V::load(from)
-            };
-        }
         for (row, sums) in sums.iter_mut().enumerate() {
             let factor = V::splat(*a.wrapping_add(if DIRECT_A { row * a_stride } else { row }));
             for (sum, column) in sums.iter_mut().zip(columns) {
