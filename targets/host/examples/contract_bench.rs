@@ -1,4 +1,4 @@
-//! Prints the speed of products of f32 tiles beside the register peak of the machine, measured in the same run.
+//! Prints the speed of products of f32 tiles, with weights of other types too, and of bytes, beside the register peak of the machine, measured in the same run.
 //!
 //! `cargo run --release -p systole-host --example contract_bench [FILTER]`
 #![expect(unsafe_code, reason = "calls the micro-kernels as generated code does")]
@@ -8,7 +8,9 @@ use std::hint::black_box;
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 use std::time::Instant;
 use systole_host::micro::wide::{self, Wide};
-use systole_host::micro::{ContractPlan, Cpu, Side, contract, pack, panel_widths};
+use systole_host::micro::{
+    ContractPlan, Cpu, Narrow, Scale, Side, Sign, TOGETHER, contract, pack, panel_widths,
+};
 
 /// Seconds that this thread has run: what else the machine does should not count.
 fn thread_seconds() -> f64 {
@@ -170,6 +172,47 @@ fn run_case(case: &Case, cpu: Cpu) -> f64 {
     2.0 * (m * n * k) as f64 / seconds / 1e9
 }
 
+/// The type of packed weights.
+#[derive(Clone, Copy, Debug)]
+enum Weights {
+    /// Widened to f32 as they are used, with a scale for each column.
+    Widened(Narrow),
+    /// Multiplied with bytes and summed in i32.
+    Bytes,
+}
+
+fn run_narrow([m, n, k]: [usize; 3], weights: Weights, cpu: Cpu) -> f64 {
+    let width = panel_widths(cpu).1;
+    let depth = k.next_multiple_of(TOGETHER);
+    let (element_bytes, plan) = match weights {
+        Weights::Widened(narrow) => {
+            let a = Side::Gather { outer_offsets: line(m, k), k_offsets: line(k, 1) };
+            let b = Side::Narrow { panel_stride: k * width, narrow, scale: Scale::Columns };
+            (narrow.bytes(), ContractPlan::new(m, n, k, a, b, cpu))
+        }
+        Weights::Bytes => {
+            let signs = [Sign::Unsigned, Sign::Signed];
+            (1, ContractPlan::of_bytes([m, n, k], signs, k, depth * width, cpu))
+        }
+    };
+    let a: Vec<f32> = (0..m * k).map(|i| (i * 7919 % 1000) as f32 / 500.0 - 1.0).collect();
+    // Halves of such bytes are ordinary numbers.
+    let count = n.next_multiple_of(width) * depth * element_bytes;
+    let b: Vec<u8> = (0..count).map(|i| (i * 7919 % 31) as u8 + 32).collect();
+    let scales = vec![0.5f32; n];
+    let mut scratch = vec![0u8; plan.scratch_bytes()];
+    let mut acc = vec![0.0f32; m * n];
+    let seconds = fastest(|| {
+        // SAFETY: the buffers hold every addressed element, and scratch what the plan asks for.
+        unsafe {
+            let (a, b, to) = (a.as_ptr().cast(), b.as_ptr().cast(), acc.as_mut_ptr());
+            contract(&plan, a, b, scales.as_ptr(), to, n, 0, scratch.as_mut_ptr());
+        }
+        black_box(&mut acc);
+    });
+    2.0 * (m * n * k) as f64 / seconds / 1e9
+}
+
 /// Elements a nanosecond of a function over runs in the first-level cache.
 fn wide_speed(cpu: Cpu, wide: Wide) -> f64 {
     let source: Vec<f32> = (0..768).map(|i| (i % 97) as f32 / 12.0 - 4.0).collect();
@@ -291,6 +334,20 @@ fn main() {
                     case.name,
                     100.0 * speed / peak_here
                 );
+            }
+        }
+        let kinds = [
+            ("i8 weights", Weights::Widened(Narrow::I8)),
+            ("bf16 weights", Weights::Widened(Narrow::BF16)),
+            ("bytes", Weights::Bytes),
+        ];
+        for m in [1, 4, 32, 128] {
+            for (name, weights) in kinds {
+                let name = format!("{m}x3072x768 {name}");
+                if words.iter().all(|word| name.contains(word.as_str())) {
+                    let speed = run_narrow([m, 3072, 768], weights, cpu);
+                    println!("{name:40} {speed:8.1} GOP/s   {:5.1} %", 100.0 * speed / peak_here);
+                }
             }
         }
         for wide in
