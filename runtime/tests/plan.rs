@@ -111,16 +111,18 @@ fn validation() -> Value {
 const PAGE: &str = "# Published steps of training, and what `systole plan` says\n
 Each row is a step of training that was published with its mesh; `tests/validation/published-steps.json` has the rows and
 their sources. Utilization is that of the model's own operations, without recomputed ones, of the peak. The planner has one
-constant of its own, what products inside a step reach of what they reach alone; it was fitted to the rows that say so.
-All else comes from the descriptions of systems, which were made without these rows.\n
-| model and mesh | system | step here, s | utilization published, % | here, % | error, % | |
-| --- | --- | --- | --- | --- | --- | --- |
+constant of its own, what products inside a step reach of what they reach alone; it was fitted to the rows that say so, with
+the others in sight. All else comes from the descriptions of systems, which were made without these rows. The last column is
+the error of a row where that constant is fitted anew to all rows but this one.\n
+| model and mesh | system | step here, s | utilization published, % | here, % | error, % | | left out, % |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
 const SERVING: &str = "
 ## Serving\n
-Nothing is fitted to these rows. A roofline knows no launches of kernels and no software between them, so that a single
-sequence, for which they count most, is served later than it says: take its figures of serving as bounds.\n
+Nothing is fitted to these rows. They come from bandwidth of memory and links, from exchanges among all cores, and from
+`kernel_us` times the kernels of a layer. What makes one sequence slower still is not known here:
+libraries have more kernels, and matrices of one row stream worse than large ones.\n
 | model and mesh | system | published, ms | here, ms | error, % |
 | --- | --- | --- | --- | --- |
 ";
@@ -144,13 +146,15 @@ fn served(file: &Value, row: &Value) -> (String, f64, f64) {
 }
 
 /// One row of the published steps: its name, what was published and what comes out, as utilizations.
-fn published(file: &Value, row: &Value) -> (String, f64, f64, f64) {
+/// Products are `factor` times as fast as the system's description says.
+fn published(file: &Value, row: &Value, factor: f64) -> (String, f64, f64, f64) {
     let text = |key: &str| row[key].as_str().unwrap_or_else(|| panic!("{key} of {row}"));
     let size = |key: &str| row[key].as_u64().unwrap_or_else(|| panic!("{key} of {row}")) as usize;
     let config = Config::parse(&file["models"][text("model")].to_string())
         .unwrap_or_else(|error| panic!("{error}"));
     let system = load(text("system"), &[]).unwrap_or_else(|error| panic!("{error}"));
-    let platform = platform(&system);
+    let mut platform = platform(&system);
+    platform.compute_efficiency *= factor;
     let precision = if text("precision") == "f16" { Precision::F16 } else { Precision::BF16 };
     let scores = if text("scores") == "kept" { Scores::Kept } else { Scores::Fused };
     let (batch, length) = (size("batch"), size("seq"));
@@ -167,6 +171,31 @@ fn published(file: &Value, row: &Value) -> (String, f64, f64, f64) {
     (format!("{} {}", text("model"), text("mesh")), known, best.mfu, step)
 }
 
+/// The error of each row where the speed of products is fitted to all others: the one of a grid with the least mean error.
+fn left_out(file: &Value, rows: &[Value]) -> Vec<f64> {
+    let factors: Vec<f64> = (0..17).map(|step| 0.84 + 0.02 * f64::from(step)).collect();
+    let errors: Vec<Vec<f64>> = factors
+        .iter()
+        .map(|&factor| {
+            let error = |row: &Value| {
+                let (_, known, found, _) = published(file, row, factor);
+                found / known - 1.0
+            };
+            rows.iter().map(error).collect()
+        })
+        .collect();
+    (0..rows.len())
+        .map(|row| {
+            let sum = |errors: &Vec<f64>| -> f64 {
+                let others = errors.iter().enumerate().filter(|(other, _)| *other != row);
+                others.map(|(_, error)| error.abs()).sum()
+            };
+            let best = errors.iter().min_by(|a, b| sum(a).total_cmp(&sum(b)));
+            best.map_or(f64::NAN, |errors| errors[row])
+        })
+        .collect()
+}
+
 #[test]
 fn published_steps_come_out() {
     let file = validation();
@@ -174,17 +203,19 @@ fn published_steps_come_out() {
     let mut predicted = Vec::new();
     let mut page = PAGE.to_owned();
     let mut figures = Vec::new();
-    for row in rows {
-        let (name, known, found, seconds) = published(&file, row);
+    let left_out = left_out(&file, rows);
+    for (row, left_out) in rows.iter().zip(&left_out) {
+        let (name, known, found, seconds) = published(&file, row, 1.0);
         let error = found / known - 1.0;
         let fitted = row["fitted"] == true;
         page += &format!(
-            "| {name} | {} | {seconds:.2} | {:.1} | {:.1} | {:+.1} | {} |\n",
+            "| {name} | {} | {seconds:.2} | {:.1} | {:.1} | {:+.1} | {} | {:+.1} |\n",
             row["system"].as_str().expect("a row has a system"),
             100.0 * known,
             100.0 * found,
             100.0 * error,
-            if fitted { "fitted" } else { "predicted" }
+            if fitted { "fitted" } else { "predicted" },
+            100.0 * left_out
         );
         figures.push((name, 100.0 * found));
         if !fitted {
@@ -192,7 +223,13 @@ fn published_steps_come_out() {
         }
     }
     let mean = predicted.iter().sum::<f64>() / predicted.len() as f64;
-    page += &format!("\nMean absolute error of the predicted rows: {:.1} %.\n", 100.0 * mean);
+    let mean_left_out =
+        left_out.iter().map(|error| error.abs()).sum::<f64>() / left_out.len() as f64;
+    page += &format!(
+        "\nMean absolute error of the predicted rows: {:.1} %; of all rows, each left out: {:.1} %.\n",
+        100.0 * mean,
+        100.0 * mean_left_out
+    );
     page += SERVING;
     for row in file["serving"].as_array().expect("there are rows") {
         let (name, known, seconds) = served(&file, row);
@@ -203,7 +240,7 @@ fn published_steps_come_out() {
             1e3 * seconds,
             100.0 * (seconds / known - 1.0)
         );
-        assert!((0.2..=1.1).contains(&(seconds / known)), "{name}: {seconds} s, not {known}");
+        assert!((0.45..=1.15).contains(&(seconds / known)), "{name}: {seconds} s, not {known}");
     }
     assert!(predicted.iter().all(|error| *error <= 0.15) && mean <= 0.09, "mean {mean}\n{page}");
 
@@ -376,7 +413,7 @@ fn claims_are_recomputed() {
     let output = systole(&["claims", "--json"]);
     let object = json(&output);
     let claims = object["claims"].as_array().expect("there are claims");
-    assert!(claims.len() >= 20, "{}", claims.len());
+    assert!(claims.len() >= 30, "{}", claims.len());
     let figure = |words: &str| {
         let found = claims
             .iter()

@@ -70,10 +70,15 @@ pub fn claims() -> Result<Vec<Claim>, String> {
         gb200: get("gb200-nvl72")?,
         rubin: get("vr-nvl72")?,
         optical: get("nvl1152-optical")?,
+        rainier: get("rainier")?,
+        joined: get("nvlf-cpu")?,
+        pcie: get("pcie5")?,
     };
     let mut claims = generation(&systems);
     claims.extend(energy(&systems));
+    claims.extend(served(&systems));
     claims.extend(prices(&systems));
+    claims.extend(clusters(&systems));
     claims.extend(next(&systems));
     Ok(claims)
 }
@@ -89,6 +94,9 @@ struct Systems {
     gb200: System,
     rubin: System,
     optical: System,
+    rainier: System,
+    joined: System,
+    pcie: System,
 }
 
 fn judged(
@@ -291,6 +299,102 @@ fn energy(systems: &Systems) -> Vec<Claim> {
             Test::Undecided,
             "no power of a Trainium chip is published: that of the first is inferred from its peak"
                 .to_owned(),
+        ),
+    ]
+}
+
+/// Figures of workloads, which include software: what the machines alone give is told beside.
+fn served(systems: &Systems) -> Vec<Claim> {
+    let Systems { ultra2, ultra3, .. } = systems;
+    let compute = peak(ultra3, "f8") / peak(ultra2, "f8");
+    let memory = ultra3.device.memory_gbs / ultra2.device.memory_gbs;
+    let power = ultra3.power_kw() / ultra2.power_kw();
+    let streamed = bandwidth(ultra3) / bandwidth(ultra2) / power;
+    vec![
+        judged(
+            "GPT-OSS runs at three times the throughput a chip on Trainium3",
+            SUMMIT,
+            (3.0, "times"),
+            Some(compute.max(memory)),
+            Test::Undecided,
+            format!(
+                "a chip has {compute:.2} times the operations in 8 bits and {memory:.2} times the bandwidth; more is software and narrower types"
+            ),
+        ),
+        judged(
+            "GPT-OSS answers four times as fast on Trainium3",
+            SUMMIT,
+            (4.0, "times"),
+            Some(memory),
+            Test::Undecided,
+            format!(
+                "one sequence waits for memory, which is {memory:.2} times as fast, and for links; more is software"
+            ),
+        ),
+        judged(
+            "Trainium3 gives five times the output tokens a megawatt",
+            SUMMIT,
+            (5.0, "times"),
+            Some(streamed),
+            Test::Undecided,
+            format!(
+                "weights stream {:.2} times as fast at {power:.2} times the power, both of whole servers; in 8 bits there are {:.2} times the                  operations: tokens of one workload, not of the machine",
+                bandwidth(ultra3) / bandwidth(ultra2),
+                whole(ultra3, "f8") / whole(ultra2, "f8")
+            ),
+        ),
+    ]
+}
+
+/// How far machines are joined.
+fn clusters(systems: &Systems) -> Vec<Claim> {
+    let Systems { ultra3, trn1, rainier, joined, pcie, .. } = systems;
+    let most = |system: &System| (system.chips() * system.most()) as f64;
+    let bits = |system: &System| system.tiers.first().map_or(f64::NAN, |tier| tier.pj_per_bit);
+    vec![
+        judged(
+            "Project Rainier joins nearly 500,000 Trainium2",
+            "AWS, 2025-10, as reported",
+            (500_000.0, "chips"),
+            Some(most(rainier)),
+            Test::AtLeast(0.0),
+            format!(
+                "{} servers of {} on one network at most, in the description",
+                rainier.most(),
+                rainier.chips()
+            ),
+        ),
+        judged(
+            "clusters of more than 100,000 Trainium",
+            "AWS documentation",
+            (100_000.0, "chips"),
+            Some(most(trn1)),
+            Test::AtLeast(0.0),
+            format!("{} instances of {} at most", trn1.most(), trn1.chips()),
+        ),
+        judged(
+            "clusters of a million Trainium3, ten times as many as before",
+            "AWS, as reported",
+            (1_000_000.0, "chips"),
+            Some(most(ultra3)),
+            Test::AtLeast(0.0),
+            format!(
+                "{} servers of {} at most; what such a network blocks is not published",
+                ultra3.most(),
+                ultra3.chips()
+            ),
+        ),
+        judged(
+            "NVLink-C2C takes less than a fifth of the energy of PCIe 5",
+            "NVIDIA, as reported",
+            (5.0, "times"),
+            Some(bits(pcie) / bits(joined)),
+            Test::Undecided,
+            format!(
+                "{:.1} against {:.1} pJ a bit, but that of PCIe comes from this very claim",
+                bits(joined),
+                bits(pcie)
+            ),
         ),
     ]
 }

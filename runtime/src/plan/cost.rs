@@ -175,6 +175,20 @@ pub(super) fn cached_bytes(config: &Config, element_bytes: f64) -> f64 {
     2.0 * config.key_width() as f64 * element_bytes
 }
 
+/// Kernels of one layer that wait for each other in a forward pass: as many as the compiler made of each family's graph of
+/// decoding when they were counted.
+pub fn kernels(config: &Config) -> f64 {
+    let attention = if config.rope.is_some() { 13.0 } else { 9.0 };
+    let norms = if config.normalized_heads { 2.0 } else { 0.0 };
+    let feed_forward = match &config.feed_forward {
+        FeedForward::Gated { .. } => 3.0,
+        FeedForward::Plain { .. } => 2.0,
+        FeedForward::Experts(experts) if experts.clamp.is_some() => 12.0,
+        FeedForward::Experts(_) => 13.0,
+    };
+    attention + norms + feed_forward
+}
+
 /// Elements of scores that attention reads and writes in a forward pass of one layer where it keeps them in memory: they
 /// are written, scaled and masked, made weights, thinned out, and read.
 pub(super) fn score_elements(config: &Config, sequences: f64, length: f64) -> f64 {

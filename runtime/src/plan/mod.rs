@@ -16,7 +16,7 @@ mod task;
 mod time;
 
 pub use claims::{Claim, Verdict, claims};
-pub use cost::{Operations, Pairs, Weights, forward_operations, operations, weights};
+pub use cost::{Operations, Pairs, Weights, forward_operations, kernels, operations, weights};
 pub use mesh::{Fixed, Mesh, Order, Recompute, Shard};
 pub use platform::{Exchange, Fabric, Peak, Platform};
 pub use run::{Checkpoints, TrainingRun, training_run};

@@ -31,6 +31,19 @@ pub trait Fabric: Send + Sync {
         axes: &[(usize, usize)],
         bytes: u64,
     ) -> Result<f64, String>;
+    /// The same where all cores of those chips take part, because tensors are divided among cores.
+    fn seconds_by_cores(
+        &self,
+        exchange: Exchange,
+        axes: &[(usize, usize)],
+        bytes: u64,
+    ) -> Result<f64, String> {
+        self.seconds(exchange, axes, bytes)
+    }
+    /// How many cores of a chip tensors are divided among.
+    fn cores(&self) -> usize {
+        1
+    }
     /// What exchanging that many bytes a chip takes in energy, in joules a chip.
     fn joules(&self, axes: &[(usize, usize)], bytes: f64) -> f64;
 }
@@ -56,6 +69,8 @@ pub struct Platform {
     pub memory_rate: f64,
     /// The part of that rate that streams reach.
     pub memory_efficiency: f64,
+    /// What a kernel takes that waits for the one before, besides operations and bytes, in seconds.
+    pub kernel_s: f64,
     /// Exchanges.
     pub fabric: Box<dyn Fabric>,
     /// One chip at full load, in watts.
@@ -106,7 +121,14 @@ impl Platform {
     }
 }
 
-type Question = (Exchange, Axes, u64);
+type Question = (Exchange, Axes, u64, Reach);
+
+/// Who takes part in an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    Chips,
+    Cores,
+}
 
 /// A fabric's answers, each asked for once.
 pub(super) struct Answers<'a> {
@@ -133,17 +155,41 @@ impl<'a> Answers<'a> {
         axes: &[(usize, usize)],
         bytes: f64,
     ) -> Result<f64, String> {
+        self.answer(exchange, axes, bytes, Reach::Chips)
+    }
+
+    /// The same where all cores of the chips take part.
+    pub(super) fn seconds_by_cores(
+        &self,
+        exchange: Exchange,
+        axes: &[(usize, usize)],
+        bytes: f64,
+    ) -> Result<f64, String> {
+        let reach = if self.fabric.cores() > 1 { Reach::Cores } else { Reach::Chips };
+        self.answer(exchange, axes, bytes, reach)
+    }
+
+    fn answer(
+        &self,
+        exchange: Exchange,
+        axes: &[(usize, usize)],
+        bytes: f64,
+        reach: Reach,
+    ) -> Result<f64, String> {
         let axes: Axes = axes.iter().copied().filter(|&(count, _)| count > 1).collect();
-        if axes.is_empty() || bytes < 1.0 {
+        if (axes.is_empty() && reach == Reach::Chips) || bytes < 1.0 {
             return Ok(0.0);
         }
         // Every question has a whole number of bytes, so that equal ones are found again.
-        let question = (exchange, axes, bytes.ceil() as u64);
+        let question = (exchange, axes, bytes.ceil() as u64, reach);
         let lock = || self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(&known) = lock().get(&question) {
             return Ok(known);
         }
-        let seconds = self.fabric.seconds(exchange, &question.1, question.2)?;
+        let seconds = match reach {
+            Reach::Chips => self.fabric.seconds(exchange, &question.1, question.2)?,
+            Reach::Cores => self.fabric.seconds_by_cores(exchange, &question.1, question.2)?,
+        };
         lock().insert(question, seconds);
         Ok(seconds)
     }

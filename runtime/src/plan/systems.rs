@@ -56,7 +56,8 @@ pub fn platform(system: &System) -> Platform {
         usd_per_kwh: economy.electricity_usd_per_kwh,
         usd_per_chip_hour: economy.usd_per_chip_hour,
         failures_per_chip_hour: economy.failures_per_chip_hour,
-        fabric: Box::new(Modeled { system: system.clone() }),
+        kernel_s: device.kernel_us * 1e-6,
+        fabric: Box::new(Modeled { by_cores: system.by_cores(), system: system.clone() }),
     }
 }
 
@@ -66,11 +67,12 @@ pub const GIB: f64 = 1_073_741_824.0;
 /// A system's tiers, by the closed form.
 struct Modeled {
     system: System,
+    by_cores: System,
 }
 
-impl Fabric for Modeled {
-    fn seconds(
-        &self,
+impl Modeled {
+    fn time(
+        system: &System,
         exchange: Exchange,
         axes: &[(usize, usize)],
         bytes: u64,
@@ -83,8 +85,36 @@ impl Fabric for Modeled {
             Exchange::Send => Kind::PointToPoint,
         };
         let group = Group::mesh(0, axes);
-        let found = collective_time(&self.system, kind, &group, bytes, &Options::default());
+        let found = collective_time(system, kind, &group, bytes, &Options::default());
         found.map(|found| found.time_us * 1e-6).map_err(|error| error.to_string())
+    }
+}
+
+impl Fabric for Modeled {
+    fn seconds(
+        &self,
+        exchange: Exchange,
+        axes: &[(usize, usize)],
+        bytes: u64,
+    ) -> Result<f64, String> {
+        Modeled::time(&self.system, exchange, axes, bytes)
+    }
+
+    fn seconds_by_cores(
+        &self,
+        exchange: Exchange,
+        axes: &[(usize, usize)],
+        bytes: u64,
+    ) -> Result<f64, String> {
+        let cores = self.cores();
+        let within = std::iter::once((cores, 1));
+        let across = axes.iter().map(|&(count, stride)| (count, stride * cores));
+        let axes: Vec<(usize, usize)> = within.chain(across).collect();
+        Modeled::time(&self.by_cores, exchange, &axes, bytes)
+    }
+
+    fn cores(&self) -> usize {
+        self.system.device.machine.as_ref().map_or(1, |(_, cores)| *cores)
     }
 
     fn joules(&self, axes: &[(usize, usize)], bytes: f64) -> f64 {

@@ -53,6 +53,8 @@ pub struct Parts {
     pub products: f64,
     /// Elementwise work.
     pub elementwise: f64,
+    /// Kernels that wait for each other, besides what they compute and move.
+    pub launches: f64,
     /// Exchanges of tensor parallelism.
     pub tensor: f64,
     /// Exchanges of expert parallelism.
@@ -74,10 +76,11 @@ impl Parts {
     }
 
     /// Each with its name.
-    pub fn named(&self) -> [(&'static str, f64); 8] {
+    pub fn named(&self) -> [(&'static str, f64); 9] {
         [
             ("products", self.products),
             ("elementwise", self.elementwise),
+            ("kernel launches", self.launches),
             ("tensor exchange", self.tensor),
             ("expert exchange", self.expert),
             ("pipeline sends", self.pipeline),
@@ -356,13 +359,11 @@ pub(super) fn step(
     // Exchanges of one layer: hidden states are gathered before and scattered after each half of it.
     let axes = mesh.tensor_axes();
     let whole = tokens * hidden * state;
-    let tensor = if mesh.tp == 1 {
-        0.0
-    } else {
+    let tensor = {
         // Whichever of the two ways to join partial sums is faster.
-        let joined = answers.seconds(Exchange::AllReduce, &axes, whole)?;
-        let parted = answers.seconds(Exchange::AllGather, &axes, whole)?
-            + answers.seconds(Exchange::ReduceScatter, &axes, whole)?;
+        let joined = answers.seconds_by_cores(Exchange::AllReduce, &axes, whole)?;
+        let parted = answers.seconds_by_cores(Exchange::AllGather, &axes, whole)?
+            + answers.seconds_by_cores(Exchange::ReduceScatter, &axes, whole)?;
         2.0 * if train { parted } else { joined.min(parted) }
     };
     let expert = match &config.feed_forward {
@@ -401,6 +402,8 @@ pub(super) fn step(
     let mut parts = Parts {
         products: layers * (passes * products + attention_passes * attended) + head_passes * head,
         elementwise: layers * (attention_passes * (elementwise + scores)) + head_moving,
+        launches: (layers * passes * cost::kernels(config) + head_passes * stage.head)
+            * platform.kernel_s,
         tensor: layers * exchange_passes * tensor,
         expert: layers * exchange_passes * expert,
         pipeline: send,
@@ -417,6 +420,7 @@ pub(super) fn step(
     for part in [
         &mut parts.products,
         &mut parts.elementwise,
+        &mut parts.launches,
         &mut parts.tensor,
         &mut parts.expert,
         &mut parts.pipeline,

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod algorithms;
+mod cores;
 mod cost;
 mod element;
 mod error;

@@ -68,6 +68,7 @@ fn device(reader: &Reader<'_>) -> Device {
         memory_gib: reader.number("memory_gib", Allowed::Positive),
         memory_gbs: reader.number("memory_gbs", Allowed::Positive),
         memory_efficiency: reader.number("memory_efficiency", Allowed::Efficiency),
+        kernel_us: reader.optional_number("kernel_us", Allowed::NonNegative).unwrap_or(0.0),
         machine: reader
             .optional_text("machine")
             .map(|name| (name.to_owned(), reader.integer("cores", 1..=1024) as usize)),

@@ -38,6 +38,8 @@ pub struct Device {
     pub memory_gbs: f64,
     /// The part of it that streams reach.
     pub memory_efficiency: f64,
+    /// What a kernel takes that waits for the one before, besides operations and bytes; nothing where the file does not say.
+    pub kernel_us: f64,
     /// The machine file that simulates a core of it, where there is one, and how many cores a chip has.
     pub machine: Option<(String, usize)>,
 }

@@ -48,6 +48,7 @@ fn results(system: &System) -> Vec<f64> {
         results.push(system.economy.racks);
         results.push(system.economy.electricity_usd_per_kwh * system.facility_kw());
         results.push(1.0 / system.device.memory_gib);
+        results.push(system.device.kernel_us);
         results.push(1.0 / system.most() as f64);
         let work = Work {
             dtype: system.device.peaks[0].dtype.clone(),
