@@ -14,6 +14,7 @@ use systole_compiler::tensor::Tensor;
 use systole_compiler::types::TensorType;
 use systole_systolic::lower::{self, CompileError};
 use systole_systolic::program::Program;
+use systole_systolic::simulate::{Exchanger, Report};
 use systole_systolic::{asm, check, limits, simulate};
 
 /// Code for a modeled core.
@@ -21,13 +22,28 @@ use systole_systolic::{asm, check, limits, simulate};
 pub(crate) struct Accelerator {
     pub(crate) systolic: Arc<Systolic>,
     /// Its inputs are the module's, then its constants.
-    pub(crate) program: Program,
+    pub(crate) program: Arc<Program>,
     pub(crate) bound: Option<profile::Bound>,
     pub(crate) casts: Vec<String>,
     pub(crate) fallbacks: Vec<(String, String)>,
-    constants: Option<Vec<Tensor>>,
+    constants: Vec<Constant>,
     results: Vec<TensorType>,
     last: Mutex<Option<Profile>>,
+}
+
+/// What is given at load.
+#[derive(Clone, Debug)]
+struct Constant {
+    /// Of a weight that was not there when the program was made.
+    name: Option<String>,
+    value: Option<Tensor>,
+}
+
+/// What a run on modeled cores has to do with other ranks.
+pub(crate) struct Others<'a> {
+    pub(crate) exchanger: &'a dyn Exchanger,
+    /// How many cores of the chip are busy.
+    pub(crate) busy_cores: usize,
 }
 
 impl Accelerator {
@@ -43,22 +59,21 @@ impl Accelerator {
         if cfg!(debug_assertions) {
             check_program(&program, systolic)?;
         }
-        let value = |&id| match &module.buffers[id].lifetime {
-            Lifetime::Constant(value) => Some(value.clone()),
-            Lifetime::Input
-            | Lifetime::Parameter(_)
-            | Lifetime::Loaded
-            | Lifetime::State
-            | Lifetime::Temporary => None,
-        };
         // Weights without data have a time, but no values.
-        let constants: Option<Vec<Tensor>> = constants.iter().map(value).collect();
+        let constant = |&id| match &module.buffers[id].lifetime {
+            Lifetime::Constant(value) => Constant { name: None, value: Some(value.clone()) },
+            Lifetime::Parameter(name) => Constant { name: Some(name.clone()), value: None },
+            Lifetime::Input | Lifetime::Loaded | Lifetime::State | Lifetime::Temporary => {
+                Constant { name: None, value: None }
+            }
+        };
+        let constants = constants.iter().map(constant).collect();
         let results =
             module.outputs.iter().map(|(_, buffer)| module.buffers[*buffer].ty.clone()).collect();
         Ok(Accelerator {
             bound: Some(profile::bound(&module, &systolic.machine)),
             systolic: Arc::clone(systolic),
-            program,
+            program: Arc::new(program),
             casts,
             fallbacks,
             constants,
@@ -71,14 +86,35 @@ impl Accelerator {
     pub(crate) fn of_program(program: Program, systolic: &Arc<Systolic>) -> Accelerator {
         Accelerator {
             systolic: Arc::clone(systolic),
-            program,
+            program: Arc::new(program),
             bound: None,
             casts: Vec::new(),
             fallbacks: Vec::new(),
-            constants: Some(Vec::new()),
+            constants: Vec::new(),
             results: Vec::new(),
             last: Mutex::default(),
         }
+    }
+
+    /// The same code with weights that were not there when it was made.
+    pub(crate) fn with_weights(
+        &self,
+        weight: &dyn Fn(&str) -> Option<Tensor>,
+    ) -> Result<Accelerator, Error> {
+        let bound = |constant: &Constant| match (&constant.value, &constant.name) {
+            (None, Some(name)) => Constant { value: weight(name), ..constant.clone() },
+            (Some(_), _) | (None, None) => constant.clone(),
+        };
+        Ok(Accelerator {
+            systolic: Arc::clone(&self.systolic),
+            program: Arc::clone(&self.program),
+            bound: self.bound,
+            casts: self.casts.clone(),
+            fallbacks: self.fallbacks.clone(),
+            constants: self.constants.iter().map(bound).collect(),
+            results: self.results.clone(),
+            last: Mutex::default(),
+        })
     }
 
     /// The assembly text.
@@ -92,12 +128,29 @@ impl Accelerator {
         inputs: &[Tensor],
         options: &RunOptions,
     ) -> Result<Vec<Tensor>, Error> {
+        let (outputs, report, simulate_ms) = self.run_with(inputs, options, None)?;
+        if self.systolic.mode != Mode::Values {
+            let made = profile::of_report(self, &report, simulate_ms);
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
+        }
+        Ok(outputs)
+    }
+
+    /// The results, what the simulator tells, and how long it took.
+    pub(crate) fn run_with(
+        &self,
+        inputs: &[Tensor],
+        options: &RunOptions,
+        others: Option<&Others<'_>>,
+    ) -> Result<(Vec<Tensor>, Report, f64), Error> {
         let mode = match self.systolic.mode {
             Mode::Both => simulate::Mode::Both,
             Mode::Values => simulate::Mode::Values,
             Mode::Time => simulate::Mode::Time,
         };
-        let constants = self.constants.as_ref().ok_or_else(|| {
+        let constants = self.constants.iter().map(|constant| constant.value.as_ref());
+        let constants: Option<Vec<&Tensor>> = constants.collect();
+        let constants = constants.ok_or_else(|| {
             Error::unsupported("the model's weights have no data, so it has a time but no values")
                 .with_help("use `systole profile`")
         })?;
@@ -107,6 +160,8 @@ impl Accelerator {
         let simulation = simulate::Options {
             cancelled: Some(&cancelled),
             max_bytes: most,
+            exchanger: others.map(|others| others.exchanger),
+            busy_cores: others.map_or(1, |others| others.busy_cores as u64),
             ..simulate::Options::default()
         };
         let start = Instant::now();
@@ -125,11 +180,7 @@ impl Accelerator {
                 report.outputs.iter().zip(&self.results).map(shape).collect::<Result<_, _>>()?
             }
         };
-        if mode != simulate::Mode::Values {
-            let made = profile::of_report(self, &report, simulate_ms);
-            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
-        }
-        Ok(outputs)
+        Ok((outputs, report, simulate_ms))
     }
 
     /// The times of the last run that had any.
@@ -144,18 +195,32 @@ impl Accelerator {
         trace: bool,
         limits: &Limits,
     ) -> Result<Profile, Error> {
+        let (report, simulate_ms) = self.time(scalars, trace, limits, None)?;
+        Ok(profile::of_report(self, &report, simulate_ms))
+    }
+
+    /// What the simulator tells of a run without values, and how long it took.
+    pub(crate) fn time(
+        &self,
+        scalars: &BTreeMap<String, i64>,
+        trace: bool,
+        limits: &Limits,
+        others: Option<&Others<'_>>,
+    ) -> Result<(Report, f64), Error> {
         let cancelled = || limits.is_over();
         let options = simulate::Options {
             trace,
             scalars,
             cancelled: Some(&cancelled),
+            exchanger: others.map(|others| others.exchanger),
+            busy_cores: others.map_or(1, |others| others.busy_cores as u64),
             ..simulate::Options::default()
         };
         let start = Instant::now();
         let machine = &self.systolic.machine;
         let report = simulate::run(&self.program, machine, simulate::Mode::Time, &[], options)
             .map_err(|error| failed(error, limits))?;
-        Ok(profile::of_report(self, &report, start.elapsed().as_secs_f64() * 1e3))
+        Ok((report, start.elapsed().as_secs_f64() * 1e3))
     }
 }
 
@@ -226,7 +291,8 @@ fn failed(error: simulate::SimulateError, limits: &Limits) -> Error {
                 .with_help(format!("give the values with `systole run` and {example}"))
         }
         SimulateError::Input(_) => Error::new(ErrorKind::Input, Code::Input, text),
-        SimulateError::Program(_)
+        SimulateError::Ranks(_)
+        | SimulateError::Program(_)
         | SimulateError::Uninitialized { .. }
         | SimulateError::Deadlock { .. } => Error::new(ErrorKind::Program, Code::Verify, text),
     }

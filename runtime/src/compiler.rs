@@ -103,16 +103,17 @@ impl Compiler {
         self
     }
 
-    /// Divides the model among the ranks of a mesh, which run on threads of this machine: inputs are split and outputs put
-    /// together again. Without [`Compiler::shard`], and without shardings in the model, axis `dp` divides the batch and
+    /// Divides the model among the ranks of a mesh, which run on threads of this machine, or each on a modeled core: inputs
+    /// are split and outputs put together again. Without [`Compiler::shard`], and without shardings in the model, axis `dp` divides the batch and
     /// axis `tp` the weights of products.
     pub fn mesh(mut self, mesh: Mesh) -> Compiler {
         self.mesh = Some(mesh);
         self
     }
 
-    /// The system that the ranks stand for, by name: exchanges are chosen by their predicted time on it, which
-    /// [`Program::communications`] tells. Without one they are chosen by the bytes that they send.
+    /// The system that the ranks stand for, by name or description file: exchanges are chosen by their predicted time on it,
+    /// which [`Program::communications`] tells. Ranks are its chips, or, on a modeled accelerator, the cores of its chips.
+    /// Without one, exchanges are chosen by the bytes that they send, and modeled cores are those of a system of their kind.
     pub fn system(mut self, name: impl Into<String>) -> Compiler {
         self.system = Some(name.into());
         self

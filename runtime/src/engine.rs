@@ -246,7 +246,6 @@ impl Engine {
             Engine::Host(engine) => {
                 engine.run(options, exchange, |run| engine.executable.run(inputs, run))
             }
-            // Its programs have no exchanges: those that do are refused when they are compiled.
             Engine::Accelerator(engine) => engine.run(inputs, options),
             Engine::Ranks(_) => unreachable!("a rank has no ranks of its own"),
         }
@@ -316,6 +315,17 @@ impl Engine {
         match self {
             Engine::Accelerator(accelerator) => Some(accelerator),
             Engine::Reference(_) | Engine::Kernels(_) | Engine::Host(_) | Engine::Ranks(_) => None,
+        }
+    }
+
+    /// The ranks, where there are several.
+    pub(crate) fn ranks(&self) -> Option<&Ranks> {
+        match self {
+            Engine::Ranks(ranks) => Some(ranks),
+            Engine::Reference(_)
+            | Engine::Kernels(_)
+            | Engine::Host(_)
+            | Engine::Accelerator(_) => None,
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod accelerator;
 mod cache;
+mod carrier;
 mod compiler;
 pub mod data;
 mod engine;
@@ -20,10 +21,12 @@ mod profile;
 mod program;
 mod ranks;
 mod report;
+mod roofline;
 mod saved;
 mod signature;
 mod state;
 mod target;
+mod timeline;
 mod workspace;
 mod written;
 
@@ -47,5 +50,6 @@ pub use systole_compiler::tensor::{Element, Tensor};
 pub use systole_compiler::types::{DType, TensorType};
 pub use systole_host::{Pool, Team};
 pub use target::{Listing, Mode, Precision, Target, TargetRow};
+pub use timeline::{ExchangeSpan, PathPart, RankTimeline, Span as TimelineSpan, Timeline};
 pub use workspace::{BorrowedOutput, BorrowedOutputs, Workspace};
 pub use written::Written;

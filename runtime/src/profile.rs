@@ -81,9 +81,9 @@ pub struct OpProfile {
     pub count: u64,
     /// What it adds to the time of the run.
     pub time_us: f64,
-    /// `compute`, `memory`, or `latency` where nothing was busy for half of the time.
+    /// `compute`, `memory`, `communication`, or `latency` where nothing was busy for half of the time.
     pub bound_by: &'static str,
-    /// What was busiest: an engine, or `dma`.
+    /// What was busiest: an engine, `dma`, or `fabric`.
     pub engine: &'static str,
 }
 
@@ -133,6 +133,15 @@ pub(crate) fn bound(module: &Module, machine: &Machine) -> Bound {
     }
 }
 
+/// What a kernel asks of a device at least.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Work {
+    /// Operations of products, by the wider type of their operands.
+    pub(crate) flops: BTreeMap<DType, f64>,
+    /// Each tensor once from or to memory.
+    pub(crate) bytes: f64,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Need {
     /// Operations, as many as the array could have done at bf16 instead.
@@ -168,24 +177,35 @@ fn steps(module: &Module, list: &[Step], needs: &[Need], times: f64, total: &mut
 }
 
 fn need(kernel: &Kernel, machine: &Machine) -> Need {
+    let work = work(kernel);
+    let passes = |dtype: DType| match dtype.bytes() {
+        0 | 1 => 1.0 / machine.array.double_row_count.max(1) as f64,
+        2 => 1.0,
+        _ => machine.array.f32_pass_count as f64,
+    };
+    let array_flops = work.flops.iter().map(|(&dtype, flops)| flops * passes(dtype)).sum();
+    Need { array_flops, bytes: work.bytes }
+}
+
+/// What a kernel asks of a device.
+pub(crate) fn work(kernel: &Kernel) -> Work {
     let mut moved = BTreeMap::new();
-    let mut need = Need::default();
-    walk(kernel, machine, &kernel.body, 1.0, &mut need, &mut moved);
+    let mut work = Work::default();
+    walk(kernel, &kernel.body, 1.0, &mut work, &mut moved);
     for (at, (_, operand)) in kernel.operands.iter().enumerate() {
         let bytes = (operand.ty().count() * operand.dtype.bytes()) as f64;
         let (read, written) = moved.get(&at).copied().unwrap_or_default();
-        need.bytes += f64::min(read, bytes) + f64::min(written, bytes);
+        work.bytes += f64::min(read, bytes) + f64::min(written, bytes);
     }
-    need
+    work
 }
 
 /// What statements read and write of each operand, and their products.
 fn walk(
     kernel: &Kernel,
-    machine: &Machine,
     body: &[Stmt],
     times: f64,
-    need: &mut Need,
+    work: &mut Work,
     moved: &mut BTreeMap<usize, (f64, f64)>,
 ) {
     let bytes = |tile: TileId, dtype: DType| {
@@ -201,7 +221,9 @@ fn walk(
                     moved.entry(operand.index()).or_default().0 += read;
                 }
                 TileOp::Contract { a, b, over, .. } => {
-                    need.array_flops += products(kernel, *a, *b, over, machine) * times;
+                    if let Some((dtype, flops)) = products(kernel, *a, *b, over) {
+                        *work.flops.entry(dtype).or_default() += flops * times;
+                    }
                 }
                 TileOp::Fill { .. }
                 | TileOp::View { .. }
@@ -226,7 +248,7 @@ fn walk(
             }
             Stmt::For(inner) => {
                 let trips = trips(inner);
-                walk(kernel, machine, &inner.body, times * trips, need, moved);
+                walk(kernel, &inner.body, times * trips, work, moved);
             }
         }
     }
@@ -238,30 +260,25 @@ fn trips(inner: &systole_compiler::kernel::Loop) -> f64 {
     (range / inner.step.max(1) as f64).ceil().max(1.0)
 }
 
-/// Operations of a product, as many as the array could have done at bf16 instead.
+/// Operations of a product, and the wider type of its operands.
 fn products(
     kernel: &Kernel,
     a: TileId,
     b: TileId,
     over: &[systole_compiler::kernel::Axis],
-    machine: &Machine,
-) -> f64 {
+) -> Option<(DType, f64)> {
     let mut axes = BTreeMap::new();
     for tile in [a, b] {
         axes.extend(kernel.tiles[tile].dims.iter().copied());
     }
     // Without an axis to sum there is no product for the array.
     if over.is_empty() {
-        return 0.0;
+        return None;
     }
     let count: f64 = axes.values().map(|&size| size as f64).product();
-    let widest = [a, b].map(|tile| kernel.tiles[tile].dtype.bytes()).into_iter().max();
-    let passes = match widest {
-        Some(0 | 1) => 1.0 / machine.array.double_row_count.max(1) as f64,
-        Some(2) => 1.0,
-        Some(_) | None => machine.array.f32_pass_count as f64,
-    };
-    2.0 * count * passes
+    let types = [a, b].map(|tile| kernel.tiles[tile].dtype);
+    let widest = if types[0].bytes() >= types[1].bytes() { types[0] } else { types[1] };
+    Some((widest, 2.0 * count))
 }
 
 /// The profile of a run.
@@ -346,6 +363,16 @@ fn ops(report: &Report) -> Vec<OpProfile> {
             engines.iter().max_by(|a, b| a.1.total_cmp(b.1)).map(|(&name, &us)| (name, us))
         });
         let (engine, busy) = busiest.unwrap_or(("sync", 0.0));
+        if call.exchange {
+            return OpProfile {
+                name: call.kernel.clone(),
+                origins: call.origins.clone(),
+                count: call.count,
+                time_us: call.time_us,
+                bound_by: "communication",
+                engine: "fabric",
+            };
+        }
         let time = whole.get(call.kernel.as_str()).copied().unwrap_or(0.0);
         let bound_by = if busy < time / 2.0 { "latency" } else { side(engine) };
         OpProfile {
@@ -365,6 +392,7 @@ fn events(report: &Report) -> Vec<ProfileEvent> {
         lane: match event.lane {
             simulate::Lane::Engine(engine) => simulate::engine_name(engine).to_owned(),
             simulate::Lane::Queue(queue) => format!("dma queue {queue}"),
+            simulate::Lane::Exchange => "exchanges".to_owned(),
         },
         start_us: event.start_us,
         duration_us: event.duration_us,

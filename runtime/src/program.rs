@@ -16,6 +16,7 @@ use crate::report::{CompileTimes, MemoryPlan};
 use crate::saved::{self, Content, SavedProgram};
 use crate::signature::{Dim, Port, Signature};
 use crate::state::State;
+use crate::timeline::Timeline;
 use crate::workspace::{BorrowedOutputs, Workspace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -288,7 +289,8 @@ impl Program {
     }
 
     /// The time of a run on a modeled accelerator, without values, for the types of inputs that were used last. `scalars`
-    /// are the numbers of tensors that decide it, by name; `trace` keeps every event.
+    /// are the numbers of tensors that decide it, by name; `trace` keeps every event. Of a program for ranks, it is that of
+    /// the rank that is done last: see [`Program::timeline`].
     pub fn profile(
         &self,
         scalars: &BTreeMap<String, i64>,
@@ -300,12 +302,45 @@ impl Program {
             Error::new(ErrorKind::Input, Code::UnboundDimension, message)
                 .with_help("bind them when compiling, or prepare the program for some inputs")
         })?;
+        if code.engine.ranks().is_some() && self.shared.compiler.target.is_modeled() {
+            let timeline = self.timeline(scalars, trace, options)?;
+            let last = timeline.programs.into_iter().max_by(|a, b| a.time_us.total_cmp(&b.time_us));
+            if let Some(profile) = last.and_then(|program| program.profile) {
+                return Ok(profile);
+            }
+        }
         let accelerator = code.engine.accelerator().ok_or_else(|| {
             let message = format!("the target {} has no modeled time", self.shared.compiler.target);
             Error::new(ErrorKind::Input, Code::Input, message)
                 .with_help("use --target trn1, trn2, trn3, trn4 or a description file")
         })?;
         accelerator.profile(scalars, trace, &Limits::of(options))
+    }
+
+    /// The time of a run on the ranks of a mesh, without values, for the types of inputs that were used last: of modeled cores
+    /// over the compiler's system, or, for other targets, of the chips of that system as rooflines. Ranks that run the same
+    /// program are timed once. `scalars` and `trace` are as for [`Program::profile`].
+    pub fn timeline(
+        &self,
+        scalars: &BTreeMap<String, i64>,
+        trace: bool,
+        options: &RunOptions,
+    ) -> Result<Timeline, Error> {
+        let code = self.shared.cache.latest().ok_or_else(|| {
+            let message = "there is no code yet: the sizes of some inputs are not known";
+            Error::new(ErrorKind::Input, Code::UnboundDimension, message)
+                .with_help("bind them when compiling, or prepare the program for some inputs")
+        })?;
+        let ranks = code.engine.ranks().ok_or_else(|| {
+            let message = "the program is not divided among ranks";
+            Error::new(ErrorKind::Input, Code::Input, message).with_help("give it a mesh")
+        })?;
+        ranks.timeline(self.setting(&Limits::of(options)), scalars, trace)
+    }
+
+    /// The timeline of the last run on the modeled cores of a mesh.
+    pub fn last_timeline(&self) -> Option<Timeline> {
+        self.shared.cache.latest()?.engine.ranks()?.last()
     }
 
     /// The time of the last run on a modeled accelerator.

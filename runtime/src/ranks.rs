@@ -1,13 +1,19 @@
 //! Programs that several ranks run together: a mesh divides the model, every rank has its parts of inputs and weights,
-//! and results are put together again. Ranks are threads here; results are the same on every run.
+//! and results are put together again. Ranks are threads here, on the host or each with a modeled core; results are the
+//! same on every run.
 
+mod cores;
+
+use crate::accelerator::Accelerator;
 use crate::compiler::SharedObserver;
 use crate::engine::{self, Engine, Setting};
 use crate::error::{Error, ErrorKind, listed};
 use crate::fabric::{Communication, Fabric};
 use crate::options::RunOptions;
 use crate::report::CompileTimes;
-use std::sync::PoisonError;
+use crate::target::Kind;
+use crate::timeline::Timeline;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use systole_compiler::diagnostic::Code;
 use systole_compiler::graph::{Function, Graph, ValueId};
@@ -26,8 +32,18 @@ use systole_compiler::verify;
 #[derive(Debug)]
 pub(crate) struct Ranks {
     divided: Divided,
-    engines: Vec<Engine>,
+    made: Made,
+    fabric: Option<Fabric>,
     communications: Vec<Communication>,
+}
+
+/// Code for ranks.
+#[derive(Debug)]
+enum Made {
+    /// For each its own, with its parts of the weights.
+    Engines(Vec<Engine>),
+    /// For modeled cores, one of each program; weights come when it runs.
+    Cores { bases: Vec<Accelerator>, weights: Vec<(String, Tensor)>, last: Mutex<Option<Timeline>> },
 }
 
 /// Whether a graph is compiled for ranks: where it or the compiler names a mesh.
@@ -63,23 +79,36 @@ impl Ranks {
         shard::annotate(&mut graph);
         let weights = shard::lift_constants(&mut graph);
         let ranks = graph.mesh.as_ref().map_or(1, Mesh::ranks);
-        let fabric = match &setting.compiler.system {
-            Some(name) => Some(Fabric::named(name, ranks)?),
-            None => None,
+        let system = setting.compiler.system.as_deref();
+        let fabric = match (&setting.compiler.target.kind, system) {
+            (Kind::Systolic(systolic), system) => {
+                Some(Fabric::of_cores(system, &systolic.machine.name, ranks)?)
+            }
+            (Kind::Host { .. } | Kind::Reference | Kind::Kernels, Some(name)) => {
+                Some(Fabric::named(name, ranks)?)
+            }
+            (Kind::Host { .. } | Kind::Reference | Kind::Kernels, None) => None,
         };
         let cost: &dyn Cost = match &fabric {
             Some(fabric) => fabric,
             None => &BytesSent,
         };
         let divided = shard::divide(&graph, cost)?;
-        let communications = fabric.map_or(Vec::new(), |fabric| fabric.communications(&divided));
+        let communications =
+            fabric.as_ref().map_or(Vec::new(), |fabric| fabric.communications(&divided));
         drop(graph);
         let graphs: Vec<&Graph> = divided.programs.iter().map(|program| &program.graph).collect();
         ranks::check(&graphs, &divided.program_of)?;
         tell(&divided, setting)?;
-        let (engines, mut times) = engines(&divided, &weights, setting)?;
+        let (made, mut times) = match &setting.compiler.target.kind {
+            Kind::Systolic(systolic) => cores::cores(&divided, weights, systolic, setting)?,
+            Kind::Host { .. } | Kind::Reference | Kind::Kernels => {
+                let (engines, times) = engines(&divided, &weights, setting)?;
+                (Made::Engines(engines), times)
+            }
+        };
         times.passes = start.elapsed().saturating_sub(times.code + times.packing);
-        Ok((Ranks { divided, engines, communications }, times))
+        Ok((Ranks { divided, made, fabric, communications }, times))
     }
 
     /// What they exchange.
@@ -87,22 +116,36 @@ impl Ranks {
         &self.communications
     }
 
-    /// The whole results on whole inputs.
+    /// The whole results on whole inputs; zeros where modeled cores are asked for their time alone.
     pub(crate) fn run(
         &self,
         inputs: &[Tensor],
         options: &RunOptions,
     ) -> Result<Vec<Tensor>, Error> {
-        let count = self.engines.len();
+        let count = self.divided.program_of.len();
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         // Ranks share the threads that one device would have.
         let threads = (options.threads.unwrap_or_else(all) / count).max(1);
         let options = RunOptions { threads: Some(threads), ..options.clone() };
         let no_thread = |why: String| Error::new(ErrorKind::DoesNotFit, Code::TooLarge, why);
-        let results = ranks::run(count, no_thread, &|rank, exchange| {
-            let parts = self.divided.inputs(rank, inputs);
-            self.engines[rank].run_as(&parts, &options, exchange)
-        })?;
+        let results = match &self.made {
+            Made::Engines(engines) => ranks::run(count, no_thread, &|rank, exchange| {
+                let parts = self.divided.inputs(rank, inputs);
+                engines[rank].run_as(&parts, &options, exchange)
+            })?,
+            Made::Cores { bases, weights, last } => {
+                let start = Instant::now();
+                let ran = ranks::run(count, no_thread, &|rank, exchange| {
+                    self.run_core(bases, weights, (rank, exchange), inputs, &options)
+                })?;
+                let (results, times): (Vec<Vec<Tensor>>, Vec<cores::Time>) =
+                    ran.into_iter().unzip();
+                let simulate_ms = start.elapsed().as_secs_f64() * 1e3;
+                let made = self.of_all(bases, times, simulate_ms);
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = made;
+                results
+            }
+        };
         Ok(self.divided.outputs(&results))
     }
 }

@@ -593,3 +593,44 @@ fn a_mesh_gives_what_one_device_gives() {
     let ended = systole(folder.path(), &["run", "product.tir", "--mesh", "dp"]);
     assert_eq!(ended.code, Some(2), "{ended:?}");
 }
+
+#[test]
+fn ranks_of_modeled_cores_have_one_timeline() {
+    let product = "contract %x, %w {batch = [], over = [[1, 0]], accumulate = f32, dtype = f32}";
+    let text = format!(
+        "func @main(%x: f32[128, 256], %w: f32[256, 128]) -> (y: f32[128, 128]) {{\n  %y = {product}\n  return %y\n}}\n"
+    );
+    let folder = folder(&[("product.tir", text.as_bytes())]);
+    let mesh = ["--mesh", "tp=4", "--shard", "x={_,tp}", "--shard", "y={_,_}", "--json"];
+    let profile = |more: &[&str]| {
+        let arguments = [&["profile", "product.tir"][..], &mesh, more].concat();
+        ok(systole(folder.path(), &arguments)).json()
+    };
+    let told = profile(&["--system", "trn2-ultra64", "--trace", "trace.json"]);
+    assert_eq!((&told["target"], &told["ranks"]), (&json!("trn2"), &json!(4)));
+    let program = &told["programs"][0];
+    assert_eq!(program["ranks"], json!([0, 1, 2, 3]));
+    assert_eq!(program["exchanges"][0]["kind"], "all-reduce");
+    assert_eq!(program["exchanges"][0]["bytes"], 128 * 128 * 4);
+    let time = told["time_us"].as_f64().expect("a number");
+    let path = told["critical_path"].as_array().expect("a list");
+    let sum: f64 = path.iter().filter_map(|part| part["time_us"].as_f64()).sum();
+    assert!((sum - time).abs() < 1e-3, "{told}");
+    assert!(path.iter().any(|part| part["exchange"] == true), "{told}");
+    let trace = std::fs::read_to_string(folder.path().join("trace.json")).expect("it is there");
+    let trace: serde_json::Value = serde_json::from_str(&trace).expect("it is JSON");
+    let events = trace["traceEvents"].as_array().expect("a list");
+    let row = |name: &str| events.iter().any(|event| event["args"]["name"] == name);
+    assert!(row("tensor") && row("exchanges") && row("trn2-ultra64"), "{trace}");
+    // A run with values takes the same time.
+    let run =
+        [&["run", "product.tir", "--target", "trn2", "--input", "*=random:0"][..], &mesh].concat();
+    let ran =
+        ok(systole(folder.path(), &[&run[..], &["--system", "trn2-ultra64"]].concat())).json();
+    assert_eq!(ran["time_us"].as_f64().map(|time| (time * 1e6).round() / 1e6), Some(time), "{ran}");
+    // Chips that are not compiled for are rooflines.
+    let gpus = profile(&["--system", "dgx-h100"]);
+    assert_eq!(gpus["target"], "H100 SXM");
+    let wrong = systole(folder.path(), &["profile", "product.tir", "--target", "roofline"]);
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+}

@@ -1,7 +1,10 @@
 //! Models on the ranks of a mesh give what they give on one device: on the host and by every evaluator.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use systole::{Compiler, ErrorKind, Inputs, Mesh, Model, RunOptions, Target, Tensor};
+use systole::{
+    Compiler, ErrorKind, Inputs, Mesh, Model, RankTimeline, RunOptions, Target, Tensor, Timeline,
+};
 
 /// Numbers in -1..1 that depend on name and position alone.
 fn random(name: &str, shape: &[usize]) -> Tensor {
@@ -56,6 +59,35 @@ fn check(model: &Model, mesh: &str, shardings: &[(&str, &str)]) {
             }
         }
     }
+}
+
+/// On modeled cores: the values of one device, and the same time whether all ranks are simulated with values, or one of each
+/// program without.
+fn check_cores(model: &Model, mesh: &str, shardings: &[(&str, &str)]) -> Timeline {
+    let expected = run(model, &Compiler::new().target(Target::reference()));
+    let mesh = Mesh::parse(mesh).expect("it is a mesh");
+    let target = Target::systolic("trn2").expect("there is one");
+    let compiler = Compiler::new().target(target).mesh(mesh.clone());
+    let compiler =
+        shardings.iter().fold(compiler, |compiler, (name, text)| compiler.shard(*name, *text));
+    let program = compiler.compile(model).unwrap_or_else(|error| panic!("{error}"));
+    let found = program.run(inputs(model)).unwrap_or_else(|error| panic!("{error}"));
+    for ((name, found), (_, expected)) in found.into_entries().iter().zip(&expected) {
+        let pairs = found.values().to_f64().into_iter().zip(expected.values().to_f64());
+        for (x, y) in pairs {
+            let near = (x - y).abs() <= 1e-3 + 1e-3 * y.abs();
+            assert!(near, "{name} on {mesh}: {x} is not {y}");
+        }
+    }
+    let ran = program.last_timeline().expect("modeled cores have a time");
+    let timed = program.timeline(&BTreeMap::new(), true, &RunOptions::default());
+    let timed = timed.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(ran.ranks, mesh.ranks());
+    assert_eq!(ran.time_us, timed.time_us, "{mesh}");
+    assert_eq!(ran.path, timed.path, "{mesh}");
+    let sum: f64 = timed.path.iter().map(|part| part.time_us).sum();
+    assert!((sum - timed.time_us).abs() < 1e-3, "{sum} of {}", timed.time_us);
+    timed
 }
 
 const SUM: &str = "accumulate = f32, dtype = f32";
@@ -236,6 +268,79 @@ fn a_llama_on_stages() {
     check(&model, "pp=2", &[("h1", "{_, _, _, pp = 1}")]);
     let stages = [TENSOR, &[("x", "{dp, _, _}"), ("n1", "{_, _, _, pp = 1}")]].concat();
     check(&model, "dp=2,pp=2,tp=2", &stages);
+}
+
+fn kinds(program: &RankTimeline) -> Vec<&str> {
+    let exchanges = program.spans.iter().filter(|span| span.exchange.is_some());
+    exchanges.map(|span| span.name.as_str()).collect()
+}
+
+#[test]
+fn an_mlp_on_modeled_cores() {
+    let model = mlp();
+    let timeline = check_cores(&model, "tp=2", &[("w1", "{_, tp}")]);
+    assert_eq!(timeline.programs.len(), 1);
+    assert_eq!(timeline.programs[0].ranks, [0, 1]);
+    assert_eq!(kinds(&timeline.programs[0]), ["all-reduce"]);
+    assert!(timeline.programs[0].exchange_us > 0.0);
+    assert!(timeline.path.iter().any(|part| part.exchange && part.cause == "all-reduce"));
+    // Nothing is exchanged over a batch.
+    let timeline = check_cores(&model, "dp=4", &[("x", "{dp, _}")]);
+    assert!(timeline.programs[0].exchange_us == 0.0);
+    // Ranks that cut out their parts by their number.
+    check_cores(&model, "tp=4", &[("x", "{tp, _}"), ("w1", "{_, tp}"), ("y", "{tp, _}")]);
+}
+
+#[test]
+fn exchanges_hide_behind_kernels_that_do_not_wait_for_them() {
+    let product =
+        |a: &str, b: &str| format!("contract {a}, {b} {{batch = [], over = [[1, 0]], {SUM}}}");
+    let text = format!(
+        "func @main(%x: f32[256, 512], %w: f32[512, 256], %z: f32[256, 256], %v: f32[256, 256]) -> (y: f32[256, 256], u: f32[256, 256]) {{
+  %y = {}
+  %q = {}
+  %u = tanh %q
+  return %y, %u
+}}",
+        product("%x", "%w"),
+        product("%z", "%v")
+    );
+    let model = Model::from_text(&text).expect("a model");
+    let timeline = check_cores(&model, "tp=2", &[("x", "{_, tp}"), ("y", "{_, _}")]);
+    let ranks = &timeline.programs[0];
+    assert_eq!(kinds(ranks), ["all-reduce"]);
+    assert!(ranks.exchange_us > 0.0 && ranks.exposed_us < 0.5 * ranks.exchange_us, "{ranks:?}");
+}
+
+#[test]
+fn stages_on_modeled_cores_wait_for_messages() {
+    let timeline = check_cores(&mlp(), "pp=2,tp=2", &[("w1", "{_, tp}"), ("y", "{_, _, pp = 1}")]);
+    let ranks: Vec<&[usize]> =
+        timeline.programs.iter().map(|program| program.ranks.as_slice()).collect();
+    assert_eq!(ranks, [&[0, 1], &[2, 3]]);
+    let [first, second] = timeline.programs.as_slice() else { panic!("there are two stages") };
+    assert!(kinds(first).contains(&"permute") && kinds(second).contains(&"permute"));
+    assert!(second.time_us > first.time_us);
+    assert!(timeline.path.iter().any(|part| part.cause == "permute"));
+}
+
+#[test]
+fn a_llama_on_modeled_cores() {
+    check_cores(&llama(), "tp=2", TENSOR);
+}
+
+#[test]
+fn chips_that_nobody_compiles_for_are_rooflines() {
+    let compiler = Compiler::new().target(Target::kernels()).mesh(Mesh::new(&[("tp", 4)]));
+    let compiler = compiler.shard("w1", "{_, tp}").system("dgx-h100");
+    let program = compiler.compile(&mlp()).unwrap_or_else(|error| panic!("{error}"));
+    let timeline = program.timeline(&BTreeMap::new(), false, &RunOptions::default());
+    let timeline = timeline.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(timeline.target, "H100 SXM");
+    assert_eq!(kinds(&timeline.programs[0]), ["all-reduce"]);
+    let exchange = program.communications()[0].time_us.expect("it has a time");
+    assert!((timeline.programs[0].exchange_us - exchange).abs() < 1e-9);
+    assert!(timeline.time_us >= exchange);
 }
 
 #[test]

@@ -106,9 +106,18 @@ pub(super) struct CheckArgs {
 pub(super) struct ProfileArgs {
     /// An ONNX model or a graph in .tir text; a kernel or module in .tir text, or a program in .asm text, timed as it is written; or a topology in .csv
     pub(super) model: PathBuf,
-    /// What it is timed on: trn1, trn2, trn3, trn4 or a description file
-    #[arg(long, value_name = "NAME", default_value = "trn2")]
-    pub(super) target: String,
+    /// What it is timed on: trn1, trn2, trn3, trn4 or a description file; `roofline` is the chip of --system by its peaks [default: the core of --system's chips, else trn2]
+    #[arg(long, value_name = "NAME")]
+    pub(super) target: Option<String>,
+    /// Divide it among the ranks of a mesh, a modeled core each: `dp=2,tp=4`
+    #[arg(long, value_name = "AXIS=N,..", value_parser = mesh)]
+    pub(super) mesh: Option<systole::Mesh>,
+    /// Say how an input, output or value is divided: `x={dp,_}`
+    #[arg(long = "shard", value_name = "NAME={..}", value_parser = sharding)]
+    pub(super) shardings: Vec<(String, String)>,
+    /// What carries the exchanges of ranks, a name or a description file [default: a system of such cores]
+    #[arg(long, value_name = "NAME", requires = "mesh")]
+    pub(super) system: Option<String>,
     /// Bind a symbolic size, or an unnamed one as INPUT.AXIS
     #[arg(long = "dim", value_name = "NAME=N", value_parser = dim)]
     pub(super) dims: Vec<(String, usize)>,
@@ -135,6 +144,8 @@ Inputs are only needed where their values decide shapes; sizes are bound by --di
 Examples:
   systole profile mlp.onnx --dim batch=8 --precision bf16
   systole profile mlp.onnx --dim batch=8 --target trn1 --json
+  systole profile mlp.onnx --dim batch=8 --mesh tp=4 --system trn2-ultra64 --trace trace.json
+  systole profile mlp.onnx --dim batch=8 --mesh dp=2,tp=4 --system dgx-h100
   systole profile matmul.tir --trace trace.json
   systole profile mlp.onnx --dim batch=8 --set hbm.stack_gbs=1000";
 
@@ -497,7 +508,7 @@ pub(super) struct ModelArgs {
     /// Say how an input, output or value is divided: `x={dp,_}`, `y={_,(dp,tp)}`, `h={_,_,pp=1}`
     #[arg(long = "shard", value_name = "NAME={..}", value_parser = sharding)]
     pub(super) shardings: Vec<(String, String)>,
-    /// Choose exchanges by their predicted time on a system, and print it; see `systole list systems`
+    /// Choose exchanges by their predicted time on a system, and print it; a name or a description file, see `systole list systems`. Ranks are its chips, or cores for modeled targets
     #[arg(long = "system", value_name = "NAME", requires = "mesh")]
     pub(super) system: Option<String>,
 }

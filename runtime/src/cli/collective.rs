@@ -9,6 +9,7 @@ use super::show;
 use serde_json::json;
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Instant;
 use systole::{Code, Error, ErrorKind};
 use systole_interconnect::measured;
 use systole_interconnect::{
@@ -61,8 +62,13 @@ pub(super) fn collective(context: &Context, args: &CollectiveArgs) -> Result<(),
     };
     let group = Group::first(ranks);
     let predict = if args.simulate { flow::simulate } else { collective_time };
+    let start = Instant::now();
     let told = predict(&system, kind, &group, bytes as u64, &options).map_err(refused)?;
-    let text = if context.json { object(&told, &system) } else { table(&told, &system) };
+    let took = args.simulate.then(|| start.elapsed().as_secs_f64() * 1e3);
+    let mut text = if context.json { object(&told, &system, took) } else { table(&told, &system) };
+    if let Some(took) = took.filter(|_| !context.json) {
+        let _ = writeln!(text, "\nsimulated in {took:.2} ms");
+    }
     console::print(&text)
 }
 
@@ -138,9 +144,9 @@ fn refused(error: CollectiveError) -> Failure {
     }
 }
 
-fn object(told: &Prediction, system: &System) -> String {
+fn object(told: &Prediction, system: &System, simulate_ms: Option<f64>) -> String {
     let cost = &told.cost;
-    let object = json!({
+    let mut object = json!({
         "schema": 1,
         "time_us": told.time_us,
         "algorithm": told.algorithm,
@@ -162,6 +168,9 @@ fn object(told: &Prediction, system: &System) -> String {
             "fill_us": cost.fill_us,
         },
     });
+    if let Some(took) = simulate_ms {
+        object["simulate_ms"] = json!(took);
+    }
     format!("{object}\n")
 }
 

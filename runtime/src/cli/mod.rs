@@ -23,6 +23,7 @@ mod run;
 mod session;
 mod show;
 mod spec;
+mod timeline;
 mod topology;
 
 use args::{Command, CommonArgs, LimitArgs, TalkArgs, Verb};

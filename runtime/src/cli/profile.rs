@@ -6,22 +6,30 @@ use super::failure::Failure;
 use super::guard::Context;
 use super::session::{self, Wanted};
 use super::show;
+use super::timeline;
 use super::topology;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use systole::{Compiler, Profile, Target, Written, data, first_word};
+use systole::{Compiler, Profile, Program, Target, Written, data, first_word, plan};
 
 pub(super) fn profile(context: &Context, args: &ProfileArgs) -> Result<(), Failure> {
     if args.model.extension().is_some_and(|extension| extension == "csv") {
         return topology::profile(context, args);
     }
-    let target = session::target(&args.target, None, None, &args.modeled)?;
+    let name = target_name(args)?;
+    if name == ROOFLINE {
+        return timeline::profile(context, args, roofline(args)?);
+    }
+    let target = session::target(&name, None, None, &args.modeled)?;
     if !target.is_modeled() {
         return Err(Failure::usage_with_help(
             format!("the target {target} has no modeled time"),
             "use --target trn1, trn2, trn3, trn4 or a description file; `systole bench` measures others",
         ));
+    }
+    if args.mesh.is_some() {
+        return timeline::profile(context, args, target);
     }
     let trace = args.trace.is_some();
     let scalars: BTreeMap<String, i64> = args.scalars.iter().cloned().collect();
@@ -43,6 +51,40 @@ pub(super) fn profile(context: &Context, args: &ProfileArgs) -> Result<(), Failu
         context.note(cast);
     }
     console::print(&if context.json { format!("{}\n", object(&found)) } else { table(&found) })
+}
+
+/// The chips of a system, by their peaks.
+const ROOFLINE: &str = "roofline";
+
+/// What it is timed on: as asked, else the core that the system's chips have.
+fn target_name(args: &ProfileArgs) -> Result<String, Failure> {
+    match (&args.target, &args.system) {
+        (Some(target), _) => Ok(target.clone()),
+        (None, None) => Ok("trn2".to_owned()),
+        (None, Some(name)) => {
+            let system = plan::load(name, &[]).map_err(Failure::usage)?;
+            let machine = system.device.machine.map(|(machine, _)| machine);
+            Ok(machine.unwrap_or_else(|| ROOFLINE.to_owned()))
+        }
+    }
+}
+
+/// What programs are compiled for that are timed by peaks: no code is made.
+fn roofline(args: &ProfileArgs) -> Result<Target, Failure> {
+    if args.system.is_none() {
+        return Err(Failure::usage_with_help(
+            "a roofline is that of a system's chips",
+            "name one with --system, and a mesh with --mesh",
+        ));
+    }
+    let flags = [
+        ("--set", !args.modeled.settings.is_empty()),
+        ("--precision", args.modeled.precision.is_some()),
+    ];
+    match flags.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(Failure::usage(format!("{flag} has no effect on a roofline"))),
+        None => Ok(Target::kernels()),
+    }
 }
 
 /// The kernel, module or program that the file holds, where it is not a model.
@@ -71,17 +113,26 @@ fn written(
     Ok(Some(written.map_err(|error| error.in_file(&file, Some(text.into())))?))
 }
 
-fn of_model(
+/// The program of a model, with code for what is known of its inputs.
+pub(super) fn compiled(
     context: &Context,
     args: &ProfileArgs,
     target: Target,
-    scalars: &BTreeMap<String, i64>,
-) -> Result<Profile, Failure> {
+) -> Result<Program, Failure> {
     let model = session::load(context, &args.model)?;
     context.enter("compile");
     let mut compiler = Compiler::new().target(target).cancel(context.cancel());
     if let Some(deadline) = context.deadline() {
         compiler = compiler.deadline(deadline);
+    }
+    if let Some(mesh) = &args.mesh {
+        compiler = compiler.mesh(mesh.clone());
+    }
+    if let Some(system) = &args.system {
+        compiler = compiler.system(system);
+    }
+    for (name, sharding) in &args.shardings {
+        compiler = compiler.shard(name, sharding);
     }
     let compiler =
         args.dims.iter().fold(compiler, |compiler, (name, size)| compiler.bind(name, *size));
@@ -91,12 +142,22 @@ fn of_model(
         context.enter("compile for these inputs");
         program.prepare(&inputs)?;
     }
+    Ok(program)
+}
+
+fn of_model(
+    context: &Context,
+    args: &ProfileArgs,
+    target: Target,
+    scalars: &BTreeMap<String, i64>,
+) -> Result<Profile, Failure> {
+    let program = compiled(context, args, target)?;
     context.enter("simulate");
     Ok(program.profile(scalars, args.trace.is_some(), &context.run_options())?)
 }
 
 /// Numbers with as many digits as mean something.
-fn rounded(value: f64) -> Value {
+pub(super) fn rounded(value: f64) -> Value {
     let digits = 10f64.powi(6);
     json!((value * digits).round() / digits)
 }
@@ -142,12 +203,12 @@ fn object(profile: &Profile) -> Value {
     })
 }
 
-fn percent(part: f64, whole: f64) -> String {
+pub(super) fn percent(part: f64, whole: f64) -> String {
     if whole > 0.0 { format!("{:.1} %", 100.0 * part / whole) } else { "-".to_owned() }
 }
 
 /// The source nodes in few words.
-fn origins(origins: &[String]) -> String {
+pub(super) fn origins(origins: &[String]) -> String {
     match origins {
         [] => String::new(),
         [one] => one.clone(),
@@ -197,7 +258,7 @@ fn table(profile: &Profile) -> String {
     text
 }
 
-fn engine_rows(profile: &Profile) -> Vec<Vec<String>> {
+pub(super) fn engine_rows(profile: &Profile) -> Vec<Vec<String>> {
     let head = ["engine", "active us", "of the time", "instructions"].map(str::to_owned).to_vec();
     let rows = profile.engines.iter().map(|engine| {
         vec![
@@ -210,7 +271,7 @@ fn engine_rows(profile: &Profile) -> Vec<Vec<String>> {
     std::iter::once(head).chain(rows).collect()
 }
 
-fn op_rows(profile: &Profile, shown: usize) -> Vec<Vec<String>> {
+pub(super) fn op_rows(profile: &Profile, shown: usize) -> Vec<Vec<String>> {
     let head = ["kernel", "us", "of the time", "calls", "bound by", "engine", "from"]
         .map(str::to_owned)
         .to_vec();

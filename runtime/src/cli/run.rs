@@ -7,6 +7,7 @@ use super::failure::Failure;
 use super::guard::Context;
 use super::session::{self, Session, Wanted};
 use super::show;
+use super::timeline;
 use serde_json::json;
 use std::fmt::Write;
 use std::time::Instant;
@@ -56,6 +57,12 @@ pub(super) fn judge(comparison: Option<&Comparison>) -> Result<(), Failure> {
     }
 }
 
+/// The time of the last run, where it was on modeled cores.
+fn time_us(session: &Session) -> Option<f64> {
+    let one = session.program.last_profile().map(|profile| profile.time_us);
+    one.or_else(|| session.program.last_timeline().map(|timeline| timeline.time_us))
+}
+
 fn json_text(
     session: &Session,
     outputs: &Outputs,
@@ -73,9 +80,12 @@ fn json_text(
         "outputs": outputs,
         "compile_ms": session.compile_ms,
         "run_ms": run_ms,
-        "time_us": session.program.last_profile().map(|profile| profile.time_us),
+        "time_us": time_us(session),
         "compare": comparison.map(Comparison::json),
     });
+    if let Some(timeline) = session.program.last_timeline() {
+        object["timeline"] = timeline::object(&timeline);
+    }
     // Only a program that is divided among ranks has exchanges.
     let exchanges = session.program.communications();
     if !exchanges.is_empty() {
@@ -115,6 +125,10 @@ fn readable(
     }
     if let Some(profile) = session.program.last_profile() {
         let _ = writeln!(text, "{target}: {:.2} us on the modeled core", profile.time_us);
+    }
+    if let Some(timeline) = session.program.last_timeline() {
+        let (time_us, ranks, system) = (timeline.time_us, timeline.ranks, &timeline.system);
+        let _ = writeln!(text, "{target}: {time_us:.2} us on {ranks} modeled cores of {system}");
     }
     let _ = writeln!(
         text,

@@ -63,7 +63,7 @@ pub(super) fn profile(context: &Context, args: &ProfileArgs) -> Result<(), Failu
 
 /// The array that the arguments name: one by itself where they name none.
 fn array(args: &ProfileArgs) -> Result<ClassicArray, Failure> {
-    let name = if args.target == "trn2" { "array-128x128" } else { args.target.as_str() };
+    let name = args.target.as_deref().unwrap_or("array-128x128");
     let preset = ARRAYS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text);
     let text = match preset {
         Some(text) => text.to_owned(),

@@ -3,13 +3,14 @@
 
 use crate::isa::Op;
 use crate::limits::Limits;
-use crate::program::{self, Engine, Instruction, Item, Program, Value, VarInfo};
+use crate::program::{self, Engine, Exchange, Instruction, Item, Program, Value, VarInfo};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use systole_compiler::expr::Expr;
 use systole_compiler::kernel::{Affine, Dims, Kernel, Role, Stmt, TileOp};
 use systole_compiler::module::{self, BufferId, Lifetime, Module, ScalarSource};
+use systole_compiler::op::Op as GraphOp;
 use systole_compiler::types::{DType, TensorType};
 
 /// How a module is compiled.
@@ -174,32 +175,10 @@ fn check(module: &Module) -> Result<(), CompileError> {
             found.insert((format!("%{}", buffer.name), why));
         }
     }
-    find_collectives(&module.steps, &mut found);
     if found.is_empty() {
         return Ok(());
     }
     Err(CompileError::Unsupported(found.into_iter().collect()))
-}
-
-fn find_collectives(steps: &[module::Step], found: &mut BTreeSet<(String, String)>) {
-    for step in steps {
-        match step {
-            module::Step::Collective { op, .. } => {
-                let why = "exchanges between ranks are not programmed yet".to_owned();
-                found.insert((op.name().to_owned(), why));
-            }
-            module::Step::If { then, otherwise, .. } => {
-                find_collectives(then, found);
-                find_collectives(otherwise, found);
-            }
-            module::Step::While { before, body, .. } => {
-                find_collectives(before, found);
-                find_collectives(body, found);
-            }
-            module::Step::For { body, .. } => find_collectives(body, found),
-            module::Step::Kernel { .. } | module::Step::Copy { .. } => {}
-        }
-    }
 }
 
 fn accumulates_f64(body: &[Stmt]) -> bool {
@@ -302,7 +281,21 @@ impl Lowering<'_> {
                     origins: Vec::new(),
                 }
             }
-            module::Step::Collective { .. } => unreachable!("modules with collectives are refused"),
+            module::Step::Collective { op, operands, result, origins } => {
+                let kernel = self.exchange(op, operands.first().copied(), *result);
+                program::Step::Call {
+                    kernel,
+                    operands: operands
+                        .iter()
+                        .chain([result])
+                        .map(|&buffer| index_of(buffer))
+                        .collect(),
+                    scalars: Vec::new(),
+                    sbuf_base: 0,
+                    psum_base: 0,
+                    origins: origins.clone(),
+                }
+            }
             module::Step::If { condition, then, otherwise } => program::Step::If {
                 condition: index_of(*condition),
                 then: self.steps(then),
@@ -319,6 +312,33 @@ impl Lowering<'_> {
                 body: self.steps(body),
             },
         }
+    }
+
+    /// The kernel that stands for an exchange.
+    fn exchange(&mut self, op: &GraphOp, operand: Option<BufferId>, result: BufferId) -> u32 {
+        let ty = |buffer: BufferId| self.module.buffers[buffer].ty.clone();
+        let exchange = Exchange { op: op.clone(), operand: operand.map(ty), result: ty(result) };
+        let kernels = &mut self.program.kernels;
+        let known = kernels.iter().position(|kernel| kernel.exchange.as_ref() == Some(&exchange));
+        let index = known.unwrap_or_else(|| {
+            let given = exchange.operand.iter().map(|ty| ("x", ty, true));
+            let operands = given.chain([("y", &exchange.result, false)]);
+            let operand = |(name, ty, reads): (&str, &TensorType, bool)| program::Operand {
+                name: name.to_owned(),
+                dtype: ty.dtype,
+                elements: ty.count() as u64,
+                reads,
+                writes: !reads,
+            };
+            kernels.push(program::Kernel {
+                name: format!("{}_{}", op.name(), kernels.len()),
+                operands: operands.map(operand).collect(),
+                exchange: Some(exchange),
+                ..program::Kernel::default()
+            });
+            kernels.len() - 1
+        });
+        u32::try_from(index).expect("kernels are counted by u32")
     }
 
     /// The kernel that copies tensors of that type.
@@ -421,6 +441,7 @@ fn whole(kernel: &Kernel) -> program::Kernel {
         vars: scalar_vars(kernel),
         semaphores: Vec::new(),
         streams: BTreeMap::from([(Engine::GpSimd, vec![Item::Instruction(instruction)])]),
+        exchange: None,
         sbuf_bytes: 0,
         psum_banks: 0,
         sources: vec![kernel.name.clone()],

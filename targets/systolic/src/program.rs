@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use systole_compiler::expr::Scalar;
 use systole_compiler::kernel::Combine;
-use systole_compiler::types::DType;
+use systole_compiler::types::{DType, TensorType};
 
 use crate::isa::Op;
 
@@ -245,7 +245,20 @@ pub struct Operand {
     pub writes: bool,
 }
 
-/// A kernel for one core.
+/// What the collective engines of a chip do with other ranks while the streams go on: an operation of kind `Collective`. It
+/// begins when its operand is written and the exchange before it is complete; what uses its result waits for it as for a
+/// kernel. Where it has no operand it asks for the number of the rank.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exchange {
+    /// What is exchanged, and among whom.
+    pub op: systole_compiler::op::Op,
+    /// The tensor that is given: the kernel's first operand.
+    pub operand: Option<TensorType>,
+    /// The tensor that comes out: the kernel's last operand.
+    pub result: TensorType,
+}
+
+/// A kernel for one core: streams, or an exchange.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Kernel {
     /// The name, without `@`.
@@ -258,6 +271,8 @@ pub struct Kernel {
     pub semaphores: Vec<SemaphoreInfo>,
     /// One stream for each engine that has work.
     pub streams: BTreeMap<Engine, Vec<Item>>,
+    /// What it does instead, where it has no streams.
+    pub exchange: Option<Exchange>,
     /// Bytes of each SBUF partition that it uses, from 0.
     pub sbuf_bytes: u32,
     /// PSUM banks that it uses, from 0.

@@ -23,8 +23,10 @@
 //! ```
 //!
 //! An access is `memory(type, first partition, partitions, first byte, [stride:size, …])`. A number of a sequencer is a sum such as
-//! `64 + 512*%i + 128*turn(%i, 2)`. `%#3` is the third (from 0) of what has no name of its own.
+//! `64 + 512*%i + 128*turn(%i, 2)`. `%#3` is the third (from 0) of what has no name of its own. A kernel that exchanges with other
+//! ranks has a line instead of streams: `exchange all-reduce f32[8] to f32[8] {combine = sum, groups = [[0, 1]]}`.
 
+mod exchange;
 mod field;
 mod lexer;
 mod parse;

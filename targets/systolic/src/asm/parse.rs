@@ -1,5 +1,6 @@
 //! Reads programs: recursive descent, which goes on behind a mistake with the next line, so that all of them are told.
 
+use super::exchange;
 use super::field::{Field, read_operation};
 use super::lexer::{Token, TokenKind, tokens};
 use crate::isa::Op;
@@ -194,6 +195,7 @@ impl Parser<'_> {
             }
             "source" => kernel.sources.push(self.text()?),
             "origin" => kernel.origins.push(self.text()?),
+            "exchange" => kernel.exchange = Some(exchange::read(self)?),
             "stream" => {
                 let engine = self.engine()?;
                 let items = self.items(0)?;
@@ -203,7 +205,7 @@ impl Parser<'_> {
             }
             _ => {
                 return Err(self.wrong_before(format!(
-                    "`{word}` is no part of a kernel; those are var, semaphore, source, origin, stream"
+                    "`{word}` is no part of a kernel; those are var, semaphore, source, origin, exchange, stream"
                 )));
             }
         }
@@ -595,6 +597,11 @@ impl Parser<'_> {
         };
         let span = self.tokens[self.at].span;
         self.note(Code::Syntax, format!("expected {what}, found {found}"), span)
+    }
+
+    /// Where the token is that was just read.
+    pub(super) fn span_before(&self) -> Span {
+        self.tokens[self.at.saturating_sub(1)].span
     }
 
     /// A mistake in the token that was just read.

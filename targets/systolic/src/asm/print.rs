@@ -1,5 +1,6 @@
 //! Writes programs.
 
+use super::exchange;
 use super::field::{Field, write_list, write_operation};
 use super::lexer::{is_plain, quote};
 use crate::isa::Op;
@@ -142,6 +143,9 @@ fn kernel(kernel: &Kernel, names: &mut Names, out: &mut String) {
     }
     for origin in &kernel.origins {
         writeln!(out, "  origin {}", quote(origin)).expect(TAKES_ALL);
+    }
+    if let Some(exchange) = &kernel.exchange {
+        writeln!(out, "  {}", exchange::text(exchange)).expect(TAKES_ALL);
     }
     for (&engine, list) in &kernel.streams {
         writeln!(out, "  stream {} {{", engine_name(engine)).expect(TAKES_ALL);

@@ -226,6 +226,7 @@ fn program(seed: u64) -> Program {
             ],
             semaphores: vec![semaphore("full"), semaphore("0"), semaphore("a b")],
             streams: engines.map(|engine| (engine, choice.items(3))).into_iter().collect(),
+            exchange: None,
             sbuf_bytes: 1000,
             psum_banks: 3,
             sources: vec!["one".to_owned(), "two\n".to_owned()],
@@ -279,6 +280,39 @@ fn every_mistake_is_told_with_its_place() {
             ("there is no kernel @m", "@m"),
         ]
     );
+}
+
+#[test]
+fn exchanges_are_lines_of_text_that_read_back() {
+    let text = "program \"p\" for \"trn2\"
+tensor %x: f32 8
+tensor %y: f32 16
+tensor %r: i64 1
+input %x
+output \"y\" = %y
+kernel @gather(reads %x: f32 8, writes %y: f32 16) sbuf 0 psum 0 {
+  exchange all-gather f32[2, 4] to f32[4, 4] {axis = 0, groups = [[0, 1], [2, 3]]}
+}
+kernel @rank(writes %y: i64 1) sbuf 0 psum 0 {
+  exchange rank to i64[] {}
+}
+run {
+  call @gather(%x, %y)
+  call @rank(%r)
+}
+";
+    let program = parse(text).expect("it reads");
+    let machine = crate::machine::Machine::preset("trn2").expect("there is one");
+    assert_eq!(crate::isa::check_structure(&program, &machine), Ok(()));
+    assert_eq!(parse(&print(&program)).expect("it reads back"), program);
+    let wrong = text
+        .replace("to f32[4, 4]", "to f32[2, 8]")
+        .replace("groups = [[0, 1], [2, 3]]", "groups = [[0]]");
+    let wrong = parse(&wrong).expect("it reads");
+    assert!(crate::isa::check_structure(&wrong, &machine).is_err());
+    for (from, to) in [("all-gather", "gather"), ("axis = 0, ", ""), ("[2, 4]", "[99999999999]")] {
+        assert!(parse(&text.replace(from, to)).is_err(), "{from}");
+    }
 }
 
 #[test]

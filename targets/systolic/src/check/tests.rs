@@ -184,6 +184,7 @@ fn streaming(trips: i64) -> Kernel {
     let stores = with_calls(instruction(store(1, far, 128, columns, y), &[2], &[3]), &[1]);
     let compute = instruction(add, &[0, 3], &[1, 2]);
     Kernel {
+        exchange: None,
         name: "double".into(),
         operands: vec![
             operand("x", (trips * elements) as u64, true, false),
@@ -429,6 +430,7 @@ fn product() -> Kernel {
         with_calls(instruction(load(1, k(128 * 512), 128, 512, x), &[], &[0]), &[1]),
     ];
     Kernel {
+        exchange: None,
         name: "product".into(),
         operands: vec![
             operand("w", 256 * 128, true, false),

@@ -4,12 +4,13 @@
 use super::Op;
 use crate::machine::Machine;
 use crate::program::{
-    Access, Dma, Index, Instruction, Item, Kernel, Program, Side, Step, Term, Value,
+    Access, Dma, Exchange, Index, Instruction, Item, Kernel, Program, Side, Step, Term, Value,
 };
 use crate::simulate::cost;
 use std::collections::BTreeSet;
 use systole_compiler::expr::{Expr, ExprNode};
-use systole_compiler::types::{DType, MAX_TENSOR_BYTES};
+use systole_compiler::op::{InferContext, Kind as GraphKind};
+use systole_compiler::types::{DType, MAX_TENSOR_BYTES, TensorType};
 
 /// Loops and branches are nested no deeper.
 pub(crate) const MAX_DEPTH: usize = 32;
@@ -148,9 +149,37 @@ impl Checker<'_> {
 
     fn kernel(&mut self, kernel: &Kernel) {
         self.place = format!("@{}: ", kernel.name);
+        if let Some(exchange) = &kernel.exchange {
+            self.exchange(kernel, exchange);
+        }
         for (engine, items) in &kernel.streams {
             self.place = format!("@{} on {engine:?}: ", kernel.name);
             self.items(kernel, items, 0);
+        }
+    }
+
+    fn exchange(&mut self, kernel: &Kernel, exchange: &Exchange) {
+        let Exchange { op, operand, result } = exchange;
+        if op.kind() != GraphKind::Collective {
+            return self.wrong(format!("{} is no exchange", op.name()));
+        }
+        let operands: Vec<&TensorType> = operand.iter().collect();
+        let context = InferContext { operands: &operands, blocks: Vec::new() };
+        match op.infer(&context) {
+            Ok(types) if types.as_slice() == std::slice::from_ref(result) => {}
+            Ok(types) => {
+                let found: Vec<String> = types.iter().map(ToString::to_string).collect();
+                self.wrong(format!("{} gives {}, not {result}", op.name(), found.join(", ")));
+            }
+            Err(why) => self.wrong(format!("{}: {why}", op.name())),
+        }
+        if !kernel.streams.is_empty() || !kernel.vars.is_empty() {
+            self.wrong("an exchange has no streams and no variables");
+        }
+        let wanted = operand.iter().map(|ty| (ty, true)).chain([(result, false)]);
+        let has = kernel.operands.iter().map(|own| (own.dtype, own.elements, own.reads));
+        if !wanted.map(|(ty, reads)| (ty.dtype, ty.count() as u64, reads)).eq(has) {
+            self.wrong("an exchange reads what it gives, and then writes what it gets");
         }
     }
 

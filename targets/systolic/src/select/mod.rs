@@ -74,6 +74,7 @@ fn one(
         vars,
         semaphores,
         streams,
+        exchange: None,
         sbuf_bytes,
         psum_banks,
         sources,

@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::program::{Engine, Index, Program, Semaphore, Term, Test};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
+use systole_compiler::tensor::Tensor as Value;
 
 /// What carries out instructions on data.
 pub(super) trait Data {
@@ -30,6 +31,15 @@ pub(super) trait Data {
     fn scalar(&self, tensor: u32) -> Option<i64>;
     /// Writes the number of an iteration.
     fn set_counter(&mut self, tensor: u32, value: i64);
+    /// What a call gives to an exchange.
+    fn given(&self, call: &Call, kernel: &KernelCode<'_>) -> Result<Option<Value>, SimulateError>;
+    /// What a call gets from an exchange.
+    fn take(
+        &mut self,
+        call: &Call,
+        kernel: &KernelCode<'_>,
+        value: &Value,
+    ) -> Result<(), SimulateError>;
 }
 
 /// A kernel that has been called.
@@ -56,6 +66,8 @@ pub(super) struct Call {
     pub(super) completed: Option<Ticks>,
     /// No instruction starts earlier.
     pub(super) floor: Ticks,
+    /// Of an exchange, when this rank was ready for it.
+    pub(super) began: Ticks,
 }
 
 /// A loop that is under way.
@@ -138,6 +150,10 @@ pub(super) struct Simulation<'p> {
     pub(super) watch: Watch,
     /// Calls before this one are all complete.
     pub(super) oldest: usize,
+    /// Exchanges that have not begun, in order.
+    waiting: VecDeque<usize>,
+    /// When the exchanges so far are complete: one begins after the other.
+    pub(super) exchanged: Ticks,
     timing: Timing,
     options: &'p Options<'p>,
     executed: u64,
@@ -205,6 +221,8 @@ impl<'p> Simulation<'p> {
             events: Vec::new(),
             watch: Watch::default(),
             oldest: 0,
+            waiting: VecDeque::new(),
+            exchanged: 0,
             timing,
             options,
             executed: 0,
@@ -214,6 +232,11 @@ impl<'p> Simulation<'p> {
             engine.began = start;
         }
         simulation
+    }
+
+    /// Whether there is somebody to exchange with.
+    pub(super) fn exchanges(&self) -> bool {
+        self.options.exchanger.is_some()
     }
 
     pub(super) fn timing(&self) -> &Timing {
@@ -227,6 +250,9 @@ impl<'p> Simulation<'p> {
         mut data: Option<&mut dyn Data>,
     ) -> Result<(), SimulateError> {
         loop {
+            if self.exchange(&mut data)? {
+                continue;
+            }
             let mut best: Option<(Ticks, usize)> = None;
             for engine in 0..5 {
                 match self.engines[engine].next {
@@ -252,6 +278,8 @@ impl<'p> Simulation<'p> {
             }
             match best {
                 Some((start, engine)) => self.start(engine, start, &mut data)?,
+                // Engines that looked for work may have come upon an exchange.
+                None if self.exchange(&mut data)? => {}
                 None => {
                     if !self.resume(feeder, &mut data)? {
                         return Ok(());
@@ -268,7 +296,7 @@ impl<'p> Simulation<'p> {
         data: &mut Option<&mut dyn Data>,
     ) -> Result<bool, SimulateError> {
         let stuck = self.engines.iter().any(|engine| matches!(engine.next, Next::Blocked(_)));
-        if stuck {
+        if stuck || !self.waiting.is_empty() {
             return Err(self.deadlock());
         }
         let before = self.calls.len();
@@ -277,7 +305,7 @@ impl<'p> Simulation<'p> {
             return Ok(false);
         }
         for call in &mut self.calls[before..] {
-            call.floor = self.finish;
+            call.floor = self.finish.max(self.exchanged);
         }
         for engine in &mut self.engines {
             engine.next = Next::Unknown;
@@ -335,9 +363,56 @@ impl<'p> Simulation<'p> {
         self.engines[engine].call += 1;
         self.engines[engine].entered = false;
         self.engines[engine].next = Next::Unknown;
-        if self.calls[at].open == 0 && self.calls[at].pending == 0 {
+        self.complete_if_over(at);
+    }
+
+    fn complete_if_over(&mut self, at: usize) {
+        let call = &self.calls[at];
+        let exchanges = self.code[call.kernel].kernel.exchange.is_some();
+        if call.open == 0 && call.pending == 0 && !exchanges {
             self.complete(at);
         }
+    }
+
+    /// Carries out the next exchange, where all that it waits for is complete.
+    fn exchange(&mut self, data: &mut Option<&mut dyn Data>) -> Result<bool, SimulateError> {
+        let Some(&at) = self.waiting.front() else { return Ok(false) };
+        let call = &self.calls[at];
+        let mut ready = call.floor.max(self.exchanged);
+        for &earlier in call.data.iter().flatten() {
+            match self.calls[earlier].completed {
+                Some(time) => ready = ready.max(time),
+                None => return Ok(false),
+            }
+        }
+        self.waiting.pop_front();
+        let code = &self.code[call.kernel];
+        let Some(exchange) = &code.kernel.exchange else { return Ok(false) };
+        let given = match data {
+            Some(data) => data.given(call, code)?,
+            None => None,
+        };
+        let ready_us = self.clock.microseconds(ready);
+        let told = match self.options.exchanger {
+            Some(exchanger) => exchanger.exchange(exchange, given, ready_us),
+            None => super::alone(exchange, given, ready_us),
+        };
+        let told = told.map_err(SimulateError::Ranks)?;
+        if let (Some(data), Some(value)) = (data, &told.value) {
+            data.take(&self.calls[at], code, value)?;
+        }
+        let start = self.clock.nanoseconds(told.start_us * 1e3).max(ready);
+        let end = self.clock.nanoseconds(told.end_us * 1e3).max(start);
+        let call = &mut self.calls[at];
+        call.first = Some(start);
+        call.latest = end;
+        call.began = ready;
+        self.exchanged = end;
+        if self.options.trace && end > start {
+            self.event(Lane::Exchange, start, end, at, 0);
+        }
+        self.complete(at);
+        Ok(true)
     }
 
     fn complete(&mut self, at: usize) {
@@ -695,9 +770,7 @@ impl<'p> Simulation<'p> {
         }
         self.signal(call, timed, end + self.timing.arrive);
         self.calls[call].pending -= 1;
-        if self.calls[call].open == 0 && self.calls[call].pending == 0 {
-            self.complete(call);
-        }
+        self.complete_if_over(call);
     }
 
     fn event(&mut self, lane: Lane, start: Ticks, end: Ticks, call: usize, source: usize) {
@@ -727,12 +800,14 @@ impl<'p> Simulation<'p> {
         match feeder.next(self, data, drained)? {
             Feed::Call(mut call) => {
                 call.floor = self.floor();
-                self.calls.push(call);
+                self.calls.push(*call);
                 let last = self.calls.len() - 1;
                 let kernel = &self.code[self.calls[last].kernel];
                 let open = kernel.streams.iter().enumerate().filter(|(_, s)| !s.words.is_empty());
                 self.calls[last].open = open.fold(0, |open, (engine, _)| open | 1 << engine);
-                if self.calls[last].open == 0 {
+                if kernel.kernel.exchange.is_some() {
+                    self.waiting.push_back(last);
+                } else if self.calls[last].open == 0 {
                     self.complete(last);
                 }
                 for engine in &mut self.engines {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// What comes next.
 pub(super) enum Feed {
     /// A call.
-    Call(Call),
+    Call(Box<Call>),
     /// Nothing before all earlier calls are complete.
     Wait,
     /// Nothing more.
@@ -118,7 +118,7 @@ impl<'p> Feeder<'p> {
                         return Ok(Feed::Wait);
                     };
                     self.advance();
-                    return Ok(Feed::Call(call));
+                    return Ok(Feed::Call(Box::new(call)));
                 }
                 Step::If { condition, then, otherwise } => {
                     if !drained && !self.is_written(*condition, simulation) {
@@ -344,6 +344,7 @@ impl<'p> Feeder<'p> {
             latest: 0,
             completed: None,
             floor: 0,
+            began: 0,
         }))
     }
 

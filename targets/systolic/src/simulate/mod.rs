@@ -19,15 +19,16 @@ mod values;
 
 pub use clock::Clock;
 pub use report::{
-    CallReport, DmaReport, EngineReport, Lane, OpReport, Report, TraceEvent, engine_name,
+    CallReport, CallTime, DmaReport, EngineReport, Lane, OpReport, Report, TraceEvent, engine_name,
 };
 
 use crate::machine::Machine;
-use crate::program::Program;
+use crate::program::{Exchange, Program};
 use engine::{Data, Simulation};
 use feed::Feeder;
 use memory::Memory;
 use std::collections::BTreeMap;
+use systole_compiler::ranks::{self, Alone, Exchange as _, Parts};
 use systole_compiler::tensor::Tensor;
 use thiserror::Error;
 use values::Machinery;
@@ -43,9 +44,51 @@ pub enum Mode {
     Both,
 }
 
+/// What carries exchanges to other ranks. It is asked for one after the other, in the order of the program.
+pub trait Exchanger {
+    /// What comes of an exchange for which this rank is ready at that time; it may wait for others. Without values,
+    /// nothing is given.
+    fn exchange(
+        &self,
+        exchange: &Exchange,
+        given: Option<Tensor>,
+        ready_us: f64,
+    ) -> Result<Exchanged, String>;
+}
+
+/// What comes of an exchange.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exchanged {
+    /// What this rank gets; nothing without values.
+    pub value: Option<Tensor>,
+    /// When everybody who takes part is ready.
+    pub start_us: f64,
+    /// When this rank has what it gets, and its operand may change.
+    pub end_us: f64,
+}
+
+/// An exchange of the only rank there is.
+fn alone(exchange: &Exchange, given: Option<Tensor>, ready_us: f64) -> Result<Exchanged, String> {
+    let several = match ranks::parts(&exchange.op) {
+        Parts::Groups(groups) => groups.iter().any(|group| group.len() > 1),
+        Parts::Pairs(pairs) => pairs.iter().any(|pair| pair[0] != pair[1]),
+    };
+    if several {
+        return Err(format!("{} over several ranks, but there is only one", exchange.op.name()));
+    }
+    let value = match (given, &exchange.operand) {
+        (Some(given), _) => Some(Alone.exchange(&exchange.op, &given)?),
+        (None, None) => Some(Tensor::scalar(Alone.rank() as i64)),
+        (None, Some(_)) => None,
+    };
+    Ok(Exchanged { value, start_us: ready_us, end_us: ready_us })
+}
+
 /// How it is simulated.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
+    /// The way to other ranks, where there are any.
+    pub exchanger: Option<&'a dyn Exchanger>,
     /// Whether steady loops are skipped (without values; the result is the same).
     pub skip: bool,
     /// Whether events are recorded, which turns skipping off.
@@ -67,6 +110,7 @@ static NOTHING: BTreeMap<String, i64> = BTreeMap::new();
 impl Default for Options<'_> {
     fn default() -> Self {
         Options {
+            exchanger: None,
             skip: true,
             trace: false,
             scalars: &NOTHING,
@@ -80,8 +124,16 @@ impl Default for Options<'_> {
 
 impl std::fmt::Debug for Options<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Options { skip, trace, scalars, busy_cores, cancelled: _, max_instructions, max_bytes } =
-            self;
+        let Options {
+            exchanger: _,
+            skip,
+            trace,
+            scalars,
+            busy_cores,
+            cancelled: _,
+            max_instructions,
+            max_bytes,
+        } = self;
         f.debug_struct("Options")
             .field("skip", skip)
             .field("trace", trace)
@@ -144,6 +196,9 @@ pub enum SimulateError {
         /// The limit.
         limit: u64,
     },
+    /// Ranks that do not come to an exchange, or none to exchange with.
+    #[error("{0}")]
+    Ranks(String),
     /// The caller said so.
     #[error("cancelled")]
     Cancelled,

@@ -48,8 +48,25 @@ pub struct Report {
     pub instructions: u64,
     /// Energy, for the core's share of the chip.
     pub energy_j: f64,
+    /// Every call in order; empty where there is nobody to exchange with.
+    pub made: Vec<CallTime>,
     /// What happened when; empty unless asked for.
     pub trace: Vec<TraceEvent>,
+}
+
+/// One call that was made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallTime {
+    /// Which of [`Report::calls`].
+    pub call: usize,
+    /// When its first instruction began, or its exchange.
+    pub start_us: f64,
+    /// When it was complete.
+    pub end_us: f64,
+    /// Of an exchange, when this rank was ready for it.
+    pub ready_us: Option<f64>,
+    /// The calls that it waited for.
+    pub needs: Vec<usize>,
 }
 
 /// One engine.
@@ -89,6 +106,8 @@ pub struct CallReport {
     pub end_us: f64,
     /// What these calls add to the time: from the completion of all before to their own.
     pub time_us: f64,
+    /// Whether it is an exchange with other ranks.
+    pub exchange: bool,
 }
 
 /// The instructions of one source of one kernel, over all calls.
@@ -117,6 +136,8 @@ pub enum Lane {
     Engine(Engine),
     /// On a DMA queue.
     Queue(u8),
+    /// Between ranks.
+    Exchange,
 }
 
 /// Something that took time.
@@ -233,7 +254,8 @@ pub(super) fn report(simulation: &Simulation<'_>, feeder: &Feeder<'_>, timed: bo
     let engines: BTreeMap<Engine, EngineReport> = engines.collect();
     let (sbuf_peak_bytes, psum_peak_bytes) = peaks(simulation);
     let energy = &simulation.machine.energy;
-    let finish = if simulation.calls.is_empty() { 0 } else { simulation.finish };
+    let last = simulation.finish.max(simulation.exchanged);
+    let finish = if simulation.calls.is_empty() { 0 } else { last };
     let hbm_read_bytes = counters.get(Counter::HbmRead);
     let hbm_written_bytes = counters.get(Counter::HbmWritten);
     let array_flops = counters.get(Counter::ArrayFlops);
@@ -264,6 +286,7 @@ pub(super) fn report(simulation: &Simulation<'_>, feeder: &Feeder<'_>, timed: bo
         psum_peak_bytes,
         instructions: engines.values().map(|engine| engine.instructions).sum(),
         energy_j,
+        made: if timed { made(simulation, &clock) } else { Vec::new() },
         trace: trace(simulation, feeder, &clock),
         engines,
     }
@@ -289,6 +312,7 @@ fn calls(simulation: &Simulation<'_>, feeder: &Feeder<'_>, clock: &Clock) -> Vec
             start_us: f64::INFINITY,
             end_us: 0.0,
             time_us: 0.0,
+            exchange: simulation.program.kernels[kernel].exchange.is_some(),
         });
     }
     let mut reached = 0;
@@ -303,6 +327,28 @@ fn calls(simulation: &Simulation<'_>, feeder: &Feeder<'_>, clock: &Clock) -> Vec
         reached = reached.max(end);
     }
     reports
+}
+
+fn made(simulation: &Simulation<'_>, clock: &Clock) -> Vec<CallTime> {
+    if !simulation.exchanges() {
+        return Vec::new();
+    }
+    let calls = simulation.calls.iter().map(|call| {
+        let end = call.completed.unwrap_or(call.latest);
+        let exchange = simulation.code[call.kernel].kernel.exchange.is_some();
+        let mut needs: Vec<usize> =
+            call.data.iter().flatten().chain(&call.space).copied().collect();
+        needs.sort_unstable();
+        needs.dedup();
+        CallTime {
+            call: call.step,
+            start_us: clock.microseconds(call.first.unwrap_or(end)),
+            end_us: clock.microseconds(end),
+            ready_us: exchange.then(|| clock.microseconds(call.began)),
+            needs,
+        }
+    });
+    calls.collect()
 }
 
 fn ops(simulation: &Simulation<'_>, clock: &Clock) -> Vec<OpReport> {

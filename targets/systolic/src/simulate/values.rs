@@ -88,6 +88,45 @@ impl Data for Machinery<'_> {
             block.mark(0, bytes.len());
         }
     }
+
+    fn given(&self, call: &Call, kernel: &KernelCode<'_>) -> Result<Option<Tensor>, SimulateError> {
+        let ty = kernel.kernel.exchange.as_ref().and_then(|exchange| exchange.operand.clone());
+        let (Some(ty), Some(&tensor)) = (ty, call.operands.first()) else { return Ok(None) };
+        let unwritten =
+            self.memory.tensor(tensor).and_then(|block| block.first_poison(0, ty.bytes()));
+        if let Some(byte) = unwritten {
+            return Err(SimulateError::Uninitialized {
+                instruction: "exchange".to_owned(),
+                kernel: kernel.kernel.name.clone(),
+                operand: 0,
+                partition: 0,
+                byte: byte as u64,
+            });
+        }
+        let flat = self.memory.read(self.program, tensor);
+        let bytes = flat.bytes().slice(..ty.bytes().min(flat.bytes().len()));
+        Ok(Tensor::new(ty, bytes))
+    }
+
+    fn take(
+        &mut self,
+        call: &Call,
+        kernel: &KernelCode<'_>,
+        value: &Tensor,
+    ) -> Result<(), SimulateError> {
+        let Some(&tensor) = call.operands.last() else { return Ok(()) };
+        let Some(block) = self.memory.tensor_mut(tensor) else { return Ok(()) };
+        let bytes = value.bytes();
+        if bytes.len() > block.bytes.len() {
+            let name = &kernel.kernel.name;
+            return Err(SimulateError::Program(format!(
+                "@{name} gives more than its result holds"
+            )));
+        }
+        block.bytes[..bytes.len()].copy_from_slice(bytes);
+        block.mark(0, bytes.len());
+        Ok(())
+    }
 }
 
 impl<'p> Machinery<'p> {

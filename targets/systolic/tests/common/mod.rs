@@ -116,6 +116,7 @@ pub(crate) fn program(
             vars: (0..vars).map(|at| VarInfo { name: format!("v{at}"), range: None }).collect(),
             semaphores,
             streams: streams.into_iter().collect::<BTreeMap<_, _>>(),
+            exchange: None,
             sbuf_bytes: 180_000,
             psum_banks: 8,
             sources: vec!["all".to_owned()],
