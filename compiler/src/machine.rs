@@ -16,8 +16,12 @@ pub struct Machine {
     pub vector_elements: usize,
     /// Preferred multiples of tiles of a contraction.
     pub contract: ContractTile,
+    /// The tile of attention; without one, attention stays apart as two products and a softmax.
+    pub attention: Option<AttentionTile>,
     /// Elements of an elementwise tile that is worth a loop iteration.
     pub map_elements: usize,
+    /// The same where rows are reduced: a tile is gone over several times, and should stay close.
+    pub reduce_elements: usize,
     /// The scalar functions that the target has; the others are expanded.
     pub native: Vec<ScalarFn>,
     /// Whether the target's back end tiles, places and packs by itself: the shared passes then leave kernels whole.
@@ -41,6 +45,17 @@ pub struct ContractTile {
     pub n: (usize, usize),
     /// The summed extent.
     pub k: (usize, usize),
+}
+
+/// The tile of attention that suits a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionTile {
+    /// The most queries of a tile.
+    pub queries: usize,
+    /// Keys of a block, where there is more than one.
+    pub keys: usize,
+    /// The most scores of a tile that takes all keys at once.
+    pub most_scores: usize,
 }
 
 impl Machine {

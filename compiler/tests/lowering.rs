@@ -1,7 +1,7 @@
 //! Lowered kernels give what the graph gives: small graphs through every pass, against the reference.
 
 use systole_compiler::evaluate::{self, Budget};
-use systole_compiler::machine::{ContractTile, Machine};
+use systole_compiler::machine::{AttentionTile, ContractTile, Machine};
 use systole_compiler::module::{self, Module};
 use systole_compiler::tensor::{Tensor, Values};
 use systole_compiler::types::TensorType;
@@ -14,7 +14,9 @@ fn machine() -> Machine {
         near_bytes: 1 << 10,
         vector_elements: 4,
         contract: ContractTile { m: (4, 8), n: (8, 16), k: (1, 1 << 20) },
+        attention: Some(AttentionTile { queries: 2, keys: 2, most_scores: 4 }),
         map_elements: 16,
+        reduce_elements: 16,
         schedules: false,
         widens: Vec::new(),
         bytes_together: 0,

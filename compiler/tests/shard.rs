@@ -50,7 +50,9 @@ fn machine() -> systole_compiler::machine::Machine {
         near_bytes: 256 << 10,
         vector_elements: 4,
         contract: ContractTile { m: (8, 64), n: (16, 256), k: (1, 256) },
+        attention: None,
         map_elements: 4096,
+        reduce_elements: 4096,
         native: systole_compiler::scalar::ScalarFn::CATALOG
             .iter()
             .map(|(function, _)| *function)

@@ -11,7 +11,7 @@ use systole_compiler::diagnostic::Diagnostics;
 use systole_compiler::evaluate::{self, Budget};
 use systole_compiler::graph::Graph;
 use systole_compiler::kernel::{self, Kernel, Role};
-use systole_compiler::machine::{ContractTile, Machine};
+use systole_compiler::machine::{AttentionTile, ContractTile, Machine};
 use systole_compiler::module::{Lifetime, Module};
 use systole_compiler::pass::{Changed, Context, Pass};
 use systole_compiler::passes;
@@ -118,7 +118,9 @@ pub fn machine() -> Machine {
         near_bytes: 256 << 10,
         vector_elements: 4,
         contract: ContractTile { m: (8, 64), n: (16, 256), k: (1, 256) },
+        attention: Some(AttentionTile { queries: 8, keys: 4, most_scores: 24 }),
         map_elements: 4096,
+        reduce_elements: 4096,
         schedules: false,
         widens: vec![DType::I8, DType::U8, DType::BF16],
         bytes_together: 4,

@@ -16,7 +16,7 @@ use crate::kernel::{
     Affine, Axis, Dims, Kernel, Operand, OperandId, Role, Stmt, Term, TileId, TileOp, Var, VarId,
     VarKind,
 };
-use crate::op::Op;
+use crate::op::{Broadcast, Op};
 use crate::scalar::ScalarFn;
 use crate::types::{DType, Shape};
 use smallvec::{SmallVec, smallvec};
@@ -91,6 +91,8 @@ pub(super) struct Group<'a> {
     pub(super) root_shape: Shape,
     pub(super) root_index: Index,
     summed: BTreeMap<(usize, usize), Vec<Affine>>,
+    /// For a dimension and its extent, the axes along which something is repeated there.
+    repeated: BTreeMap<(usize, usize), Vec<Affine>>,
 }
 
 impl<'a> Group<'a> {
@@ -113,6 +115,7 @@ impl<'a> Group<'a> {
             root_shape: Shape::new(),
             root_index: Index::new(),
             summed: BTreeMap::new(),
+            repeated: BTreeMap::new(),
         };
         for &id in &block.nodes {
             let node = &function.nodes[id];
@@ -425,16 +428,18 @@ impl<'a> Group<'a> {
                 }
                 at
             }
-            Op::Broadcast(op) => op
-                .dims
-                .iter()
-                .zip(shape)
-                .map(
-                    |(&dim, &size)| {
-                        if size == 1 { Affine::constant(0) } else { index[dim].clone() }
-                    },
-                )
-                .collect(),
+            Op::Broadcast(op) => {
+                self.note_repeated(op, shape, index);
+                op.dims
+                    .iter()
+                    .zip(shape)
+                    .map(
+                        |(&dim, &size)| {
+                            if size == 1 { Affine::constant(0) } else { index[dim].clone() }
+                        },
+                    )
+                    .collect()
+            }
             Op::Slice(op) => index
                 .iter()
                 .enumerate()
@@ -542,6 +547,24 @@ impl<'a> Group<'a> {
         Ok(expr.operand(position, self.dtype(value)))
     }
 
+    /// Notes along which axes a value is repeated: a reduction that it may be of best sums along those too, so that one
+    /// tile serves the reduction and what follows.
+    fn note_repeated(&mut self, op: &Broadcast, shape: &[usize], index: &[Affine]) {
+        for (dim, at) in index.iter().enumerate() {
+            let kept = op.dims.iter().zip(shape).any(|(&own, &size)| own == dim && size != 1);
+            if let [(Term::Axis(axis), 1)] = at.terms()
+                && at.constant == 0
+                && !kept
+                && self.extent(*axis) == op.shape[dim]
+            {
+                let known = self.repeated.entry((dim, op.shape[dim])).or_default();
+                if !known.contains(at) {
+                    known.push(at.clone());
+                }
+            }
+        }
+    }
+
     /// The index along a dimension that a reduction sums: an axis of the result where that is what is read there, so
     /// that one tile serves the reduction and what follows; else a new axis, the same for equal dimensions.
     pub(super) fn summed_axis(
@@ -556,6 +579,10 @@ impl<'a> Group<'a> {
                 .iter()
                 .any(|&(term, _)| kept.iter().any(|other| other.coefficient(term) != 0))
         };
+        let repeated = self.repeated.get(&(dim, extent)).into_iter().flatten();
+        if let Some(found) = repeated.rev().find(|at| !used(at, kept)) {
+            return found.clone();
+        }
         if rank == self.root_shape.len() && self.root_shape[dim] == extent {
             let at = self.root_index[dim].clone();
             if !used(&at, kept) {

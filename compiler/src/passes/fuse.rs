@@ -3,11 +3,15 @@
 //!
 //! Nodes that cost nothing (views, iota, scalar constants) are copied into every group that reads them. A group is
 //! tried on `lower` before it is made, so that every fusion node can be lowered; what cannot stays apart.
+//!
+//! Attention is found first (`attention.rs`), as it is more than one product: its groups stay as they are.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "a form that is not named is none of those asked for"
 )]
+
+mod attention;
 
 use crate::graph::{Block, Function, Graph, Node, NodeId, Origins, ValueId};
 use crate::lower::lower_group;
@@ -83,7 +87,8 @@ fn fuse_block(function: &mut Function, mut block: Block, context: &Context<'_>) 
         let inner = inner.into_iter().map(|block| fuse_block(function, block, context)).collect();
         function.nodes[id].blocks = inner;
     }
-    let groups = find_groups(function, &block, context);
+    let attentions = attention::find(function, &block, context);
+    let groups = find_groups(function, &block, &attentions, context);
     let mut emitter = Emitter::new(function, &block);
     emitter.emit(&groups, context);
     let emitted = emitter.emitted;
@@ -124,7 +129,12 @@ fn class_of(node: &Node) -> Class {
     }
 }
 
-fn find_groups(function: &Function, block: &Block, context: &Context<'_>) -> Vec<Vec<NodeId>> {
+fn find_groups(
+    function: &Function,
+    block: &Block,
+    attentions: &[Vec<NodeId>],
+    context: &Context<'_>,
+) -> Vec<Vec<NodeId>> {
     let mut fuser = Fuser {
         function,
         position: block.nodes.iter().enumerate().map(|(position, &id)| (id, position)).collect(),
@@ -142,10 +152,21 @@ fn find_groups(function: &Function, block: &Block, context: &Context<'_>) -> Vec
             fuser.readers.entry(value).or_default().push(id);
         }
     }
+    for members in attentions {
+        let last = members.last().expect("attention has members");
+        fuser.cluster_of.extend(members.iter().map(|&id| (id, fuser.clusters.len())));
+        fuser.clusters.push(Cluster {
+            members: members.clone(),
+            class: Class::Alone,
+            rows: None,
+            shape: function.ty(function.nodes[*last].results[0]).shape.clone(),
+            merged: false,
+        });
+    }
     for &id in &block.nodes {
         let node = &function.nodes[id];
         fuser.producer.extend(node.results.iter().map(|&result| (result, id)));
-        if is_free(node) || !node.blocks.is_empty() {
+        if is_free(node) || !node.blocks.is_empty() || fuser.cluster_of.contains_key(&id) {
             continue;
         }
         let shape = function.ty(node.results[0]).shape.clone();
@@ -447,6 +468,8 @@ struct Emitter<'a> {
 /// Which free producers a group copies.
 #[derive(Clone, Copy, PartialEq)]
 enum Views {
+    /// All, and what is computed from positions and constants of one number alone.
+    Positions,
     All,
     NoReshape,
     OnlyScalars,
@@ -544,7 +567,11 @@ impl<'a> Emitter<'a> {
                 return;
             }
         }
-        for views in [Views::All, Views::NoReshape, Views::OnlyScalars] {
+        let products =
+            members.iter().filter(|&&id| matches!(self.function.nodes[id].op, Op::Contract(_)));
+        // Masks of attention are made anew for each score: whole, they would be as large as all scores.
+        let first = if products.count() > 1 { Views::Positions } else { Views::All };
+        for views in [first, Views::NoReshape, Views::OnlyScalars] {
             let (node, reason) = self.build(members, views);
             match reason {
                 None => {
@@ -600,10 +627,7 @@ impl<'a> Emitter<'a> {
         let mut results = SmallVec::new();
         for &id in members {
             for result in self.function.nodes[id].results.clone() {
-                let read = |id: &NodeId| !members.contains(id);
-                let escapes = self.results.contains(&result)
-                    || self.readers.get(&result).is_some_and(|readers| readers.iter().any(read));
-                if escapes {
+                if self.escapes(result, members, &inside) {
                     block.results.push(map[&result]);
                     results.push(result);
                 }
@@ -626,6 +650,18 @@ impl<'a> Emitter<'a> {
         (self.function.nodes.push(node), reason)
     }
 
+    /// Whether anything but members, or what they read through the views in `inside`, reads a value.
+    fn escapes(&self, value: ValueId, members: &[NodeId], inside: &[NodeId]) -> bool {
+        let leaves = |id: &NodeId| {
+            let results = &self.function.nodes[*id].results;
+            !members.contains(id)
+                && (!inside.contains(id)
+                    || results.iter().any(|&result| self.escapes(result, members, inside)))
+        };
+        self.results.contains(&value)
+            || self.readers.get(&value).is_some_and(|readers| readers.iter().any(leaves))
+    }
+
     /// Whether a value is a view, by nodes outside the group, of what a member computes.
     fn shows_member(&self, value: ValueId, members: &[NodeId]) -> bool {
         let mut value = value;
@@ -642,6 +678,17 @@ impl<'a> Emitter<'a> {
         false
     }
 
+    /// Whether a node computes elements from their positions and constants of one number, in few steps.
+    fn is_of_positions(&self, id: NodeId, steps: usize) -> bool {
+        let node = &self.function.nodes[id];
+        let elementwise = matches!(node.op, Op::Map(_) | Op::Convert(_)) || is_free(node);
+        elementwise
+            && steps > 0
+            && node.operands.iter().all(|value| {
+                self.producer.get(value).is_some_and(|&id| self.is_of_positions(id, steps - 1))
+            })
+    }
+
     /// The members and the free nodes before them, in an order in which values are made before they are read.
     fn with_free(&self, members: &[NodeId], views: Views) -> Vec<NodeId> {
         let mut inside: BTreeSet<usize> = BTreeSet::new();
@@ -656,11 +703,13 @@ impl<'a> Emitter<'a> {
                 let made = &self.function.nodes[producer];
                 let scalar = matches!(made.op, Op::Constant(_) | Op::Iota(_));
                 let taken = match views {
-                    Views::All => true,
+                    Views::Positions | Views::All => true,
                     Views::NoReshape => !matches!(made.op, Op::Reshape(_)),
                     Views::OnlyScalars => scalar,
                 };
-                if is_free(made) && taken && !reads_memory(node, slot) {
+                let free =
+                    is_free(made) || views == Views::Positions && self.is_of_positions(producer, 8);
+                if free && taken && !reads_memory(node, slot) {
                     pending.push(producer);
                 }
             }

@@ -3,8 +3,9 @@
 //! Only axes along which iterations are independent get loops here, in tiles that divide them, so that no tile is
 //! ragged; what a machine cannot hold of a summed axis is a matter of its own schedule.
 
+use crate::kernel::tiling::attention;
 use crate::kernel::{Axis, Kernel, Schedule, Stmt, TileOp, tiling};
-use crate::machine::Machine;
+use crate::machine::{AttentionTile, Machine};
 use crate::pass::{Changed, Context, Pass};
 
 /// See the module.
@@ -18,6 +19,17 @@ fn run(
     kernel: &mut Kernel,
     context: &Context<'_>,
 ) -> Result<Changed, crate::diagnostic::Diagnostics> {
+    if let Some(tile) = context.machine.attention
+        && let Ok(found) = attention::find(kernel)
+    {
+        match tile_attention(kernel, &found, tile) {
+            Ok(tiled) => {
+                *kernel = tiled;
+                return Ok(Changed::Yes);
+            }
+            Err(why) => context.decline(PASS.name, format!("@{}", kernel.name), why),
+        }
+    }
     if context.machine.schedules || kernel.body.iter().any(|stmt| matches!(stmt, Stmt::For(_))) {
         return Ok(Changed::No);
     }
@@ -72,6 +84,59 @@ pub fn choose(kernel: &Kernel, machine: &Machine) -> Schedule {
         schedule.tiles.push((name, size));
     }
     schedule
+}
+
+/// Attention in tiles of queries, for each batch by itself, and blocks of keys.
+fn tile_attention(
+    kernel: &Kernel,
+    attention: &attention::Attention,
+    tile: AttentionTile,
+) -> Result<Kernel, String> {
+    let mut parallel: Vec<(Axis, usize)> =
+        attention.batch.iter().map(|&(axis, _)| (axis, 1)).collect();
+    let queries = query_tiles(&attention.queries, tile.queries);
+    let rows: usize = attention
+        .queries
+        .iter()
+        .map(|(axis, extent)| {
+            queries.iter().find(|(other, _)| other == axis).map_or(*extent, |&(_, size)| size)
+        })
+        .product();
+    parallel.extend(queries);
+    let keys = tiling::extent(kernel, attention.keys).unwrap_or(1);
+    attention::apply(kernel, attention, &parallel, key_block(rows, keys, tile))
+}
+
+/// Tiles of queries of about `most` positions, whole where that is not far from all.
+fn query_tiles(axes: &[(Axis, usize)], most: usize) -> Vec<(Axis, usize)> {
+    let mut left: usize = axes.iter().map(|&(_, extent)| extent).product();
+    let mut tiles = Vec::new();
+    for &(axis, extent) in axes {
+        if left <= most {
+            break;
+        }
+        let inner = left / extent.max(1);
+        let wanted = (most / inner.max(1)).clamp(1, extent);
+        let divides = |size: &usize| extent.is_multiple_of(*size);
+        let size = (wanted.div_ceil(2)..=wanted).rev().find(divides);
+        // Tiles that do not divide the axis cost a copy of their queries.
+        let size = size.unwrap_or(if left <= 4 * most { extent } else { wanted });
+        left = inner * size;
+        if size < extent {
+            tiles.push((axis, size));
+        }
+    }
+    tiles
+}
+
+/// The keys of a block: all, where one tile takes their scores; else so many that blocks are equal and not far from what the
+/// machine prefers; else what it prefers, and the last block is ragged.
+fn key_block(queries: usize, keys: usize, tile: AttentionTile) -> usize {
+    if queries.saturating_mul(keys) <= tile.most_scores {
+        return keys;
+    }
+    let divides = |size: &usize| keys.is_multiple_of(*size);
+    (tile.keys / 2..=tile.keys).rev().find(divides).unwrap_or(tile.keys).max(1)
 }
 
 /// The axes that may be parallel loops, in order, with their extents.
@@ -189,13 +254,18 @@ fn divisor(extent: usize, multiple: usize, most: usize) -> usize {
 /// Tiles of what is no product: outer axes, until a tile has about as many elements as are worth an iteration.
 fn tile_rows(kernel: &Kernel, free: &[(Axis, usize)], machine: &Machine) -> Vec<(Axis, usize)> {
     let mut elements = kernel.tiles.iter().map(|(_, tile)| tile.count()).max().unwrap_or(0);
+    let reduces = kernel
+        .body
+        .iter()
+        .any(|stmt| matches!(stmt, Stmt::Define { op: TileOp::Reduce { .. }, .. }));
+    let worth = if reduces { machine.reduce_elements } else { machine.map_elements };
     let mut tiles = Vec::new();
     for (index, &(axis, extent)) in free.iter().enumerate() {
-        if elements <= machine.map_elements {
+        if elements <= worth {
             break;
         }
         let inner = (elements / extent).max(1);
-        let wanted = (machine.map_elements / inner).max(1);
+        let wanted = (worth / inner).max(1);
         let last = index + 1 == free.len() && free.len() > 1;
         let multiple = if last { machine.vector_elements * 4 } else { 1 };
         let size = divisor(extent, multiple, wanted.max(multiple));

@@ -3,7 +3,7 @@
 use crate::micro::{Cpu, TOGETHER, panel_widths};
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
-use systole_compiler::machine::{ContractTile, Machine};
+use systole_compiler::machine::{AttentionTile, ContractTile, Machine};
 use systole_compiler::scalar::ScalarFn;
 use systole_compiler::types::DType;
 
@@ -46,7 +46,9 @@ pub fn machine(name: Option<&str>) -> Result<Machine, String> {
         near_bytes: 1 << 20,
         vector_elements,
         contract: ContractTile { m: (rows, rows * 20), n: (columns, columns * 32), k: (8, 4096) },
+        attention: Some(AttentionTile { queries: 128, keys: 256, most_scores: 128 * 512 }),
         map_elements: 16_384,
+        reduce_elements: 4096,
         schedules: false,
         widens: vec![DType::I8, DType::U8, DType::BF16],
         bytes_together: TOGETHER,

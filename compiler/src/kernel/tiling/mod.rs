@@ -11,6 +11,7 @@
 //! A schedule that a kernel cannot follow is answered with why. Sums are added up in another order, so sums of floats may
 //! round otherwise; nothing else changes.
 
+pub mod attention;
 mod hoist;
 mod split;
 mod substitute;

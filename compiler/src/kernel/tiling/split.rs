@@ -423,7 +423,7 @@ fn same_number(left: Scalar, right: Scalar) -> bool {
 }
 
 /// The tiles that an operation reads, to be replaced.
-fn reads_mut(op: &mut TileOp) -> Vec<&mut TileId> {
+pub(super) fn reads_mut(op: &mut TileOp) -> Vec<&mut TileId> {
     match op {
         TileOp::Load { .. } | TileOp::Fill { .. } => Vec::new(),
         TileOp::Gather { index, .. } => index.iter_mut().map(|(_, tile)| tile).collect(),

@@ -2,7 +2,7 @@
 
 use super::Cut;
 use crate::arena::Arena;
-use crate::expr::{Expr, ExprNode, Scalar};
+use crate::expr::{Expr, ExprId, ExprNode, Scalar};
 use crate::kernel::{Affine, Axis, Kernel, Operand, OperandId, Stmt, Term, Tile, TileId};
 use crate::kernel::{TileOp, Var, VarId, VarKind};
 use crate::scalar::ScalarFn;
@@ -126,6 +126,13 @@ fn whole_index(expr: &mut Expr, axis: Axis, var: VarId) -> usize {
     expr.call(ScalarFn::Add, &[index, start])
 }
 
+/// Whether the position is one of the axis.
+pub(super) fn is_within(expr: &mut Expr, cut: Cut, var: VarId) -> ExprId {
+    let index = whole_index(expr, cut.axis, var);
+    let end = expr.constant(Scalar::from_i64(DType::I64, cut.extent as i64));
+    expr.call(ScalarFn::Lt, &[index, end])
+}
+
 /// What a tile holds, and `instead` where the axis has ended.
 pub(super) fn within(
     operand: TileId,
@@ -135,9 +142,7 @@ pub(super) fn within(
     var: VarId,
 ) -> TileOp {
     let mut expr = Expr::new();
-    let index = whole_index(&mut expr, cut.axis, var);
-    let end = expr.constant(Scalar::from_i64(DType::I64, cut.extent as i64));
-    let inside = expr.call(ScalarFn::Lt, &[index, end]);
+    let inside = is_within(&mut expr, cut, var);
     let value = expr.operand(0, dtype);
     let instead = expr.constant(instead);
     expr.call(ScalarFn::Select, &[inside, value, instead]);
