@@ -4,6 +4,7 @@ use crate::function;
 use crate::jit::{self, Code, Listing};
 use crate::machine;
 use crate::memory::Block;
+use crate::micro::program::Program;
 use crate::micro::{ContractPlan, Cpu};
 use crate::plan::{self, Flat, Plan};
 use crate::pool::{Pool, Team, Threads};
@@ -142,6 +143,8 @@ pub(crate) struct Unit {
     pub(crate) scalars: Vec<systole_compiler::kernel::VarId>,
     /// The products' plans.
     pub(crate) products: Vec<ContractPlan>,
+    /// What wide vectors compute.
+    pub(crate) programs: Vec<Program>,
 }
 
 /// What a buffer is, when it is run.
@@ -205,6 +208,7 @@ pub fn compile(module: &Module, options: &Options<'_>) -> Result<Executable, Hos
         let needs = Needs {
             range: plan.range.clone(),
             products: plan.products.clone(),
+            programs: plan.programs.clone(),
             scratch_bytes: plan.scratch_bytes,
         };
         let kernel = &module.kernels[unit.kernel];
@@ -226,6 +230,7 @@ pub fn compile(module: &Module, options: &Options<'_>) -> Result<Executable, Hos
         scratch_bytes = scratch_bytes.max(needs.scratch_bytes);
         unit.range = needs.range;
         unit.products = needs.products;
+        unit.programs = needs.programs;
     }
     let code_time = start.elapsed();
     let mut layout = MemoryLayout::new(module, options)?;
@@ -261,6 +266,7 @@ pub fn compile(module: &Module, options: &Options<'_>) -> Result<Executable, Hos
 struct Needs {
     range: Vec<Flat>,
     products: Vec<ContractPlan>,
+    programs: Vec<Program>,
     scratch_bytes: usize,
 }
 
@@ -427,6 +433,7 @@ impl Units<'_> {
                 range: Vec::new(),
                 scalars: ranges.iter().map(|&(var, _, _)| var).collect(),
                 products: Vec::new(),
+                programs: Vec::new(),
             });
             self.list.len() - 1
         });
