@@ -12,8 +12,7 @@ use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
 
 /// The operators of this file.
-pub(super) const ROWS: &[Row] =
-    &[items("If", 1, branch), items("Loop", 1, repeat), items("Scan", 9, scan)];
+pub(super) const ROWS: &[Row] = &[items("If", 1, branch), items("Loop", 1, repeat)];
 
 /// The most iterations that are unrolled.
 const MAX_UNROLLED: i64 = 1 << 14;
@@ -27,7 +26,7 @@ impl NodeContext<'_, '_, '_> {
     }
 
     /// Converts a graph of the node as a block with those parameters, and gives its outputs.
-    fn block(
+    pub(super) fn block(
         &mut self,
         graph: &GraphProto,
         params: Vec<ValueId>,
@@ -356,72 +355,4 @@ fn conditional(context: &mut Context<'_, '_, '_>, start: &Loop) -> Items {
 
 fn truth(value: bool) -> Tensor {
     Tensor::from_values(DType::Bool, &[], &crate::tensor::Values::Bool(vec![value]))
-}
-
-fn scan(context: &mut Context<'_, '_, '_>) -> Items {
-    let body = context.graph("body")?;
-    let values = context.all_inputs()?;
-    let scanned = usize::try_from(context.int("num_scan_inputs", 0)).unwrap_or(usize::MAX);
-    let Some(states) = values.len().checked_sub(scanned).filter(|_| scanned > 0) else {
-        return invalid(format!("{scanned} scanned inputs of {}", values.len()));
-    };
-    if body.input.len() != values.len() || body.output.len() < states {
-        return invalid("the body does not take and give what the scan does");
-    }
-    let list = |context: &Context<'_, '_, '_>, name: &str| context.ints(name).unwrap_or_default();
-    let (axes, turned) = (list(context, "scan_input_axes"), list(context, "scan_input_directions"));
-    let (out_axes, out_turned) =
-        (list(context, "scan_output_axes"), list(context, "scan_output_directions"));
-    let at = |list: &[i64], index: usize| list.get(index).copied().unwrap_or(0);
-    let mut scanned_axes = Vec::new();
-    for (index, &value) in values[states..].iter().enumerate() {
-        scanned_axes.push(context.axis(at(&axes, index), context.rank(value))?);
-    }
-    let count = context.shape(values[states])[scanned_axes[0]];
-    let number = context.param(TensorType::new(DType::I64, &[]));
-    let mut params = vec![number];
-    for &value in &values[..states] {
-        let ty = context.ty(value);
-        params.push(context.param(ty));
-    }
-    // What every iteration takes of the scanned inputs comes before the body in its block.
-    let mut head = Block::default();
-    let (parts, back) = context.extend(&mut head, |context| {
-        let last = context.known(Tensor::scalar(count as i64 - 1));
-        let back = context.builder.map(ScalarFn::Sub, &[last, number])?;
-        let mut parts = Vec::new();
-        for (index, &value) in values[states..].iter().enumerate() {
-            let axis = scanned_axes[index];
-            let mut shape = context.shape(value).to_vec();
-            if shape[axis] != count {
-                return invalid(format!("{count} and {} iterations", shape[axis]));
-            }
-            shape[axis] = 1;
-            let zero = context.known(Tensor::scalar(0i64));
-            let place = if at(&turned, index) == 0 { number } else { back };
-            let mut operands = vec![value];
-            operands.extend((0..shape.len()).map(|dim| if dim == axis { place } else { zero }));
-            let part = context.builder.add(op::DynamicSlice { sizes: shape.clone() }, &operands)?;
-            shape.remove(axis);
-            parts.push(context.reshape(part, &shape)?);
-        }
-        Ok((parts, back))
-    })?;
-    let inputs = params[1..].iter().chain(&parts).map(|&value| Item::Value(value)).collect();
-    let (mut block, _) = context.block(&body, params, inputs)?;
-    block.nodes.splice(0..0, head.nodes);
-    let stacked = block.results.split_off(states);
-    let mut operands = values[..states].to_vec();
-    for (&result, &operand) in block.results.iter().zip(&operands) {
-        if context.ty(result) != context.ty(operand) {
-            return unsupported("a state changes its type");
-        }
-    }
-    for (index, value) in stacked.into_iter().enumerate() {
-        let axis = context.axis(at(&out_axes, index), context.rank(value) + 1)?;
-        let number = if at(&out_turned, index) == 0 { number } else { back };
-        stack(context, &mut block, &mut operands, value, Place { number, axis, count })?;
-    }
-    let values = context.builder.add_many(op::For { count }, &operands, vec![block])?;
-    Ok(values.into_iter().map(Item::Value).collect())
 }

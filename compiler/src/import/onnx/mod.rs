@@ -5,22 +5,28 @@
 
 mod attention;
 mod bind;
+mod blocks;
 mod check;
 mod context;
 mod control;
 mod convert;
 mod elementwise;
+mod features;
 mod fold;
 mod foreign;
 mod index;
 mod loss;
+mod matrix;
 mod microsoft;
 mod nn;
 mod order;
+mod pad;
 mod proto;
+mod ranges;
 mod reduce;
 mod rnn;
 mod sample;
+mod scan;
 mod sequence;
 mod shape;
 mod signal;
@@ -29,6 +35,7 @@ mod table;
 mod tensors;
 #[cfg(test)]
 mod tests;
+mod vision;
 
 pub use summary::{Operator, Summary};
 

@@ -24,7 +24,7 @@ type Value = Result<ValueId, ImportError>;
 
 /// What lies outside the image.
 #[derive(Clone, Copy, PartialEq)]
-enum Outside {
+pub(super) enum Outside {
     Zeros,
     Border,
     Reflection,
@@ -32,7 +32,7 @@ enum Outside {
 
 /// How a value between pixels is made.
 #[derive(Clone, Copy, PartialEq)]
-enum Between {
+pub(super) enum Between {
     Nearest,
     Linear,
     Cubic,
@@ -40,15 +40,15 @@ enum Between {
 
 /// One dimension of an image.
 #[derive(Clone, Copy)]
-struct Axis {
-    size: usize,
+pub(super) struct Axis {
+    pub(super) size: usize,
     /// The coordinates of its ends.
-    ends: [f64; 2],
-    outside: Outside,
+    pub(super) ends: [f64; 2],
+    pub(super) outside: Outside,
 }
 
 /// A pixel along one dimension: its position, whether it is in the image, and its weight.
-struct Tap {
+pub(super) struct Tap {
     position: ValueId,
     inside: Option<ValueId>,
     weight: Option<ValueId>,
@@ -112,7 +112,27 @@ fn grid_sample(context: &mut Context<'_, '_, '_>) -> Converted {
     let first = context.map_scalar(ScalarFn::Mul, image, pixels as f64)?;
     let steps = strides(&shape[2..]);
     let mut sum: Option<ValueId> = None;
+    for value in weighted_pixels(context, flat, first, &taps, &steps)? {
+        sum = joined(context, ScalarFn::Add, sum, Some(value))?;
+    }
+    let Some(sum) = sum else { return invalid("no pixels") };
+    let mut perm = vec![0, dims + 1];
+    perm.extend(1..=dims);
+    let result = context.transpose(sum, &perm)?;
+    Ok(vec![context.convert(result, dtype)?])
+}
+
+/// What stands at each combination of one tap for each dimension, with its weight: rows of `flat` from `first` on.
+pub(super) fn weighted_pixels(
+    context: &mut Context<'_, '_, '_>,
+    flat: ValueId,
+    first: ValueId,
+    taps: &[Vec<Tap>],
+    steps: &[usize],
+) -> Result<Vec<ValueId>, ImportError> {
+    let (dtype, rank) = (context.dtype(flat), context.rank(first));
     let count: usize = taps.iter().map(Vec::len).product();
+    let mut values = Vec::new();
     for mut combination in 0..count {
         let (mut index, mut inside, mut weight) = (first, None, None);
         for (dim, taps) in taps.iter().enumerate() {
@@ -125,25 +145,21 @@ fn grid_sample(context: &mut Context<'_, '_, '_>) -> Converted {
         }
         let mut value = context.gather(flat, index, 0)?;
         if let Some(inside) = inside {
-            let column = context.unsqueeze(inside, &[dims + 1])?;
+            let column = context.unsqueeze(inside, &[rank])?;
             let zero = context.scalar_like(value, 0.0)?;
             value = context.map(ScalarFn::Select, &[column, value, zero])?;
         }
         if let Some(weight) = weight {
-            let column = context.unsqueeze(weight, &[dims + 1])?;
-            let column = context.convert(column, wide)?;
+            let column = context.unsqueeze(weight, &[rank])?;
+            let column = context.convert(column, dtype)?;
             value = context.map(ScalarFn::Mul, &[value, column])?;
         }
-        sum = joined(context, ScalarFn::Add, sum, Some(value))?;
+        values.push(value);
     }
-    let Some(sum) = sum else { return invalid("no pixels") };
-    let mut perm = vec![0, dims + 1];
-    perm.extend(1..=dims);
-    let result = context.transpose(sum, &perm)?;
-    Ok(vec![context.convert(result, dtype)?])
+    Ok(values)
 }
 
-fn joined(
+pub(super) fn joined(
     context: &mut Context<'_, '_, '_>,
     function: ScalarFn,
     a: Option<ValueId>,
@@ -172,7 +188,7 @@ fn reflected(context: &mut Context<'_, '_, '_>, place: ValueId, [low, high]: [f6
 }
 
 /// The pixels around a coordinate along one dimension.
-fn axis_taps(
+pub(super) fn axis_taps(
     context: &mut Context<'_, '_, '_>,
     place: ValueId,
     axis: Axis,
