@@ -4,6 +4,7 @@
 mod group;
 mod operation;
 mod reshape;
+mod sequence;
 
 pub use group::{Lowered, lower_group};
 
