@@ -171,3 +171,26 @@ fn deep_nesting_does_not_overflow_the_stack() {
         [failures("deep.tir", &["opt"], texts), failures("deep.onnx", &["inspect"], vec![message])];
     assert!(failures.iter().all(Vec::is_empty), "{failures:?}");
 }
+
+/// Small programs that once made it panic, with what runs them and the exit code that they deserve.
+#[test]
+fn programs_that_once_broke_it_end_well() {
+    const STAGED: &str = "mesh @m [dp = 2, tp = 4, pp = 2]\n\
+        func @main(%x: f32[8, 16] {(dp, tp), _}, %w: f32[16, 8] {_, tp}) -> (y: f32[8, 8] {dp, _, sum(tp), pp = 1}, z: f32[8, 8]) {\n  \
+        %y: f32[8, 8] {dp, _, sum(tp), pp = 1} = contract %x, %w {batch = [], over = [[1, 0]], accumulate = f32, dtype = f32}\n  \
+        (%s: f32[8, 8] {dp, _}, %p) = sort %y {axis = 1}\n  return %y, %s\n}\n";
+    const FUSED: &str = "func @main(%x: f32[4]) -> (y: f32[4], z: f32[4]) {\n  \
+        (%y, %z) = fusion %x do (%a: f32[4]) {\n    %b = exp %a\n    %c = neg %b\n    yield %b, %c\n  }\n  return %y, %z\n}\n";
+    const FILLED: &str = "func @main(%x: f32[4]) -> (y: f32[4], z: f32[4]) {\n  %0: f32[] = constant {value = 2.0}\n  \
+        %z: f32[4] = broadcast %0 {shape = [4], dims = []}\n  %y = exp %x\n  return %y, %z\n}\n";
+    let cases: [(&str, &[&str], i32); 3] = [
+        (STAGED, &["run", "p.tir", "--input", "*=random:0"], 3),
+        (FUSED, &["run", "p.tir", "--input", "*=random:0", "--mesh", "dp=2"], 3),
+        (FILLED, &["profile", "p.tir", "--precision", "bf16-all"], 0),
+    ];
+    for (text, arguments, code) in cases {
+        let folder = support::folder(&[("p.tir", text.as_bytes())]);
+        let ended = support::systole(folder.path(), arguments);
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {ended:?}\n{text}");
+    }
+}

@@ -316,7 +316,7 @@ fn fold_body(kernel: &mut Kernel, body: Vec<Stmt>, reads: &[usize]) -> Vec<Stmt>
     for stmt in body {
         match stmt {
             Stmt::Define { results, op: TileOp::Map { operands, expr } }
-                if reads[operands[0..1].first().map_or(0, |tile| tile.index())] == 1
+                if operands.first().is_some_and(|tile| reads[tile.index()] == 1)
                     && expr.nodes.len() == 2
                     && matches!(expr.nodes[expr.root].0, ExprNode::Convert(0))
                     && expr.nodes[0].1 == DType::F32

@@ -322,7 +322,7 @@ impl<'a> Divider<'a> {
             return self.source(node);
         }
         let rule = rule(self.old, node);
-        let choice = self.choose(node, &rule);
+        let choice = self.choose(node, &rule)?;
         let mut operands = Vec::new();
         for (&operand, wanted) in node.operands.iter().zip(&choice.operands) {
             operands.push(self.moved_to(operand, wanted)?);
@@ -392,7 +392,7 @@ impl<'a> Divider<'a> {
     }
 
     /// The cheapest way to cut a node's work.
-    fn choose(&self, node: &Node, rule: &Rule) -> Choice {
+    fn choose(&self, node: &Node, rule: &Rule) -> Result<Choice> {
         let current: Vec<Sharding> =
             node.operands.iter().map(|&operand| self.held(operand).sharding).collect();
         let planned: Vec<Sharding> = node
@@ -430,7 +430,12 @@ impl<'a> Divider<'a> {
                 best = Some((price, choice));
             }
         }
-        best.expect("work that is not cut at all is always possible").1
+        best.map(|(_, choice)| choice).ok_or_else(|| {
+            let name = node.op.name();
+            TypeError::new(format!(
+                "no exchange brings what {name} reads and gives to the ranks that want it"
+            ))
+        })
     }
 
     /// Gives factors the axes that those values have, the first ones before the others.

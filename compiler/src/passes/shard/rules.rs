@@ -344,6 +344,10 @@ fn block_ties(function: &Function, block: &Block, found: &mut Vec<Tie>) {
             found.push(Tie { factors: rule.factors, values: operands.chain(results).collect() });
             continue;
         }
+        // Calls and fusions are refused when their turn comes.
+        if !matches!(node.op, Op::If(_) | Op::For(_) | Op::While(_)) {
+            continue;
+        }
         let is_for = matches!(node.op, Op::For(_));
         let is_if = matches!(node.op, Op::If(_));
         for (position, &result) in node.results.iter().enumerate() {
