@@ -75,6 +75,14 @@ pub(crate) fn parse_text(source: &str) -> Result<Source, Error> {
         let message = format!("this is the text of a {level}, and only graphs can be compiled");
         return Err(Error::unsupported(message).with_help("`systole opt` reads every level"));
     }
+    // What never says `func` is something else, and a list of its syntax errors would help nobody.
+    if first_word(source).is_some_and(|word| word.is_empty() || !source.contains("func")) {
+        let message = "this is neither an ONNX model nor a graph in Systole's text";
+        let error = Error::new(ErrorKind::Program, Code::Malformed, message);
+        return Err(
+            error.with_help("a graph starts with `func @main(...)`; `systole explain syntax`")
+        );
+    }
     let graph = text::parse_graph(source)?;
     verify::graph(&graph)?;
     Ok(Source::Graph(graph))

@@ -329,7 +329,7 @@ fn mistakes_are_explained() {
     insta::assert_snapshot!(refused(&["opt", "exp.tir", "--passes", "simplify,fuze"]), @r"
     exit 2
     error[usage]: no pass over this level is called `fuze`
-      help: the passes are inline-calls, simplify, expand, shard, gather-first, narrow-weights, fold-constants, merge-duplicates, drop-dead, fuse
+      help: the passes are inline-calls, simplify, expand, shard, gather-first, narrow-weights, fold-constants, merge-duplicates, drop-dead, fuse-loops, fuse
     ");
     insta::assert_snapshot!(refused(&["explain", "E0001"]), @r"
     exit 2
@@ -633,4 +633,13 @@ fn ranks_of_modeled_cores_have_one_timeline() {
     assert_eq!(gpus["target"], "H100 SXM");
     let wrong = systole(folder.path(), &["profile", "product.tir", "--target", "roofline"]);
     assert_eq!(wrong.code, Some(2), "{wrong:?}");
+}
+
+#[test]
+fn what_is_no_model_is_told_once() {
+    let folder = folder(&[("notes.md", b"# Notes\n\nNothing runs here.\n")]);
+    let ended = systole(folder.path(), &["run", "notes.md"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.err.matches("error[").count(), 1, "{ended:?}");
+    assert!(ended.err.contains("neither an ONNX model nor"), "{ended:?}");
 }

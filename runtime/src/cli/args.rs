@@ -1,6 +1,6 @@
 //! The command line: every verb and flag, with its help. A verb has only the flags that it uses.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -188,11 +188,14 @@ pub(super) enum ModeName {
 /// Save a model as a program that is ready to run, or print what it becomes, at any level
 #[derive(Debug, Args)]
 #[command(after_help = COMPILE_HELP)]
+#[command(group(ArgGroup::new("what").required(true).multiple(true).args(["emit", "output", "stop_after"])))]
 pub(super) struct CompileArgs {
     #[command(flatten)]
     pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) threads: ThreadArgs,
     /// Which level is printed, instead of saving a program
-    #[arg(long, value_name = "LEVEL", required_unless_present_any = ["stop_after", "output"])]
+    #[arg(long, value_name = "LEVEL")]
     pub(super) emit: Option<Emit>,
     /// The file that the program goes to; with --emit, the text, instead of standard output
     #[arg(short, long, value_name = "FILE")]

@@ -16,8 +16,13 @@ use systole_compiler::module::Module;
 use systole_compiler::pipeline::{self, Level};
 
 pub(super) fn compile(context: &Context, args: &CompileArgs) -> Result<(), Failure> {
-    let target =
-        session::target(&args.model.target, args.model.cpu.as_deref(), None, &args.model.modeled)?;
+    let threads = args.threads.threads;
+    let target = session::target(
+        &args.model.target,
+        args.model.cpu.as_deref(),
+        threads,
+        &args.model.modeled,
+    )?;
     if target == Target::reference() {
         return Err(Failure::usage_with_help(
             "the target reference compiles nothing",
@@ -66,6 +71,9 @@ fn save(
 ) -> Result<(), Failure> {
     context.enter("compile");
     let mut compiler = session::compiler(context, &args.model, target);
+    if let Some(threads) = args.threads.threads {
+        compiler = compiler.threads(usize::from(threads));
+    }
     if Look::is_asked(&args.look) || context.talk.verbose {
         compiler = compiler.observe(Arc::new(Mutex::new(Look::new(context, &args.look, None)?)));
     }

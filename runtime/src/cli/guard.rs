@@ -174,9 +174,13 @@ fn finish(context: &Context, result: Option<Result<(), Failure>>, file: Option<&
 fn set_memory_limit(frame: &Frame<'_>) {
     let asked = frame.limits.mem_limit;
     let limit = asked.or_else(machine_bytes).unwrap_or(usize::MAX);
-    let mib = limit >> 20;
     let whose = if asked.is_some() { "limit" } else { "machine's memory" };
-    let message = format!("more memory is needed than the {whose} of {mib} MiB");
+    let size = match limit {
+        0..1024 => format!("{limit} bytes"),
+        1024..0x10_0000 => format!("{} KiB", limit >> 10),
+        _ => format!("{} MiB", limit >> 20),
+    };
+    let message = format!("more memory is needed than the {whose} of {size}");
     memory::set_limit(limit, last_words(&message, frame.json));
 }
 
