@@ -4,7 +4,6 @@ use crate::function;
 use crate::jit::{self, Code, Listing};
 use crate::machine;
 use crate::memory::Block;
-use crate::micro::program::Program;
 use crate::micro::{ContractPlan, Cpu};
 use crate::plan::{self, Flat, Plan};
 use crate::pool::{Pool, Team, Threads};
@@ -143,8 +142,6 @@ pub(crate) struct Unit {
     pub(crate) scalars: Vec<systole_compiler::kernel::VarId>,
     /// The products' plans.
     pub(crate) products: Vec<ContractPlan>,
-    /// What wide vectors compute.
-    pub(crate) programs: Vec<Program>,
 }
 
 /// What a buffer is, when it is run.
@@ -208,7 +205,6 @@ pub fn compile(module: &Module, options: &Options<'_>) -> Result<Executable, Hos
         let needs = Needs {
             range: plan.range.clone(),
             products: plan.products.clone(),
-            programs: plan.programs.clone(),
             scratch_bytes: plan.scratch_bytes,
         };
         let kernel = &module.kernels[unit.kernel];
@@ -230,7 +226,6 @@ pub fn compile(module: &Module, options: &Options<'_>) -> Result<Executable, Hos
         scratch_bytes = scratch_bytes.max(needs.scratch_bytes);
         unit.range = needs.range;
         unit.products = needs.products;
-        unit.programs = needs.programs;
     }
     let code_time = start.elapsed();
     let mut layout = MemoryLayout::new(module, options)?;
@@ -266,7 +261,6 @@ pub fn compile(module: &Module, options: &Options<'_>) -> Result<Executable, Hos
 struct Needs {
     range: Vec<Flat>,
     products: Vec<ContractPlan>,
-    programs: Vec<Program>,
     scratch_bytes: usize,
 }
 
@@ -433,7 +427,6 @@ impl Units<'_> {
                 range: Vec::new(),
                 scalars: ranges.iter().map(|&(var, _, _)| var).collect(),
                 products: Vec::new(),
-                programs: Vec::new(),
             });
             self.list.len() - 1
         });

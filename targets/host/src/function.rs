@@ -1,10 +1,9 @@
 //! Makes a function of a plan: `extern "C" fn(operands, scalars, begin, end, scratch)`. `operands` holds the address of
-//! every operand, then of every product's plan and every program; positions `begin..end` of the flattened range are computed.
+//! every operand and then of every product's plan; positions `begin..end` of the flattened range are computed.
 
 use crate::code::Code;
 use crate::emit::{self, Bound, Frame, affine, begin, end};
 use crate::helpers;
-use crate::micro::program::ADDRESS_BYTES;
 use crate::plan::{Action, Address, Flat, Plan};
 use cranelift_codegen::ir::{
     AbiParam, Function, InstBuilder, MemFlagsData, Signature, UserFuncName, Value, types,
@@ -41,9 +40,7 @@ pub(crate) fn build(
     let mut frame =
         Frame { operands: Vec::new(), scratch: parameters[4], vars: vec![None; kernel.vars.len()] };
     let operands = kernel.operands.len();
-    let products = operands + plan.products.len();
-    let places = Places { products: operands, programs: products, registers: plan.registers };
-    for index in 0..products + plan.programs.len() {
+    for index in 0..operands + plan.products.len() {
         let offset = i32::try_from(index * 8).expect("a kernel has few operands");
         let address = code.b.ins().load(types::I64, MemFlagsData::trusted(), parameters[0], offset);
         frame.operands.push(address);
@@ -58,15 +55,15 @@ pub(crate) fn build(
         }
     }
     let Plan { range, before, body, .. } = plan;
-    actions(&mut code, &mut frame, &places, before);
+    actions(&mut code, &mut frame, operands, before);
     if range.is_empty() {
-        actions(&mut code, &mut frame, &places, body);
+        actions(&mut code, &mut frame, operands, body);
     } else {
         let (first, last) = (Bound::Dynamic(parameters[2]), Bound::Dynamic(parameters[3]));
         let (open, counter, _) =
             begin(&mut code, first, last, 1, &[]).expect("the ends are not known");
         set_range(&mut code, &mut frame, &range, counter);
-        actions(&mut code, &mut frame, &places, body);
+        actions(&mut code, &mut frame, operands, body);
         end(&mut code, open, Vec::new());
     }
     code.b.ins().return_(&[]);
@@ -97,17 +94,7 @@ fn set_range(code: &mut Code<'_>, frame: &mut Frame, range: &[Flat], counter: Va
     }
 }
 
-/// Where a function finds what is neither operand nor tile.
-struct Places {
-    /// The position in the table of the first product's plan.
-    products: usize,
-    /// That of the first program.
-    programs: usize,
-    /// The offset in scratch of what programs need while they run.
-    registers: usize,
-}
-
-fn actions(code: &mut Code<'_>, frame: &mut Frame, places: &Places, list: Vec<Action>) {
+fn actions(code: &mut Code<'_>, frame: &mut Frame, operands: usize, list: Vec<Action>) {
     for action in list {
         match action {
             Action::Nest(nest) => emit::emit(code, frame, nest),
@@ -127,14 +114,14 @@ fn actions(code: &mut Code<'_>, frame: &mut Frame, places: &Places, list: Vec<Ac
                     continue;
                 };
                 let outer = frame.vars[flat.var.index()].replace(counter);
-                actions(code, frame, places, body);
+                actions(code, frame, operands, body);
                 frame.vars[flat.var.index()] = outer;
                 end(code, open, Vec::new());
             }
             Action::Product { plan, extents, a, b, b_scale, to, row_stride, add, scratch } => {
                 let helper = helpers::find("systole_contract").expect("the helper is in the table");
                 around(code, frame, &extents, &mut |code, frame, counters| {
-                    let plan = frame.operands[places.products + plan];
+                    let plan = frame.operands[operands + plan];
                     let a = address(code, frame, counters, &a);
                     let b = address(code, frame, counters, &b);
                     let b_scale = match &b_scale {
@@ -146,20 +133,6 @@ fn actions(code: &mut Code<'_>, frame: &mut Frame, places: &Places, list: Vec<Ac
                     let add = code.int(i64::from(add));
                     let scratch = code.b.ins().iadd_imm_s(frame.scratch, scratch as i64);
                     code.call_helper(helper, &[plan, a, b, b_scale, to, stride, add, scratch]);
-                });
-            }
-            Action::Program { program, extents, accesses } => {
-                let helper = helpers::find("systole_program").expect("the helper is in the table");
-                around(code, frame, &extents, &mut |code, frame, counters| {
-                    let program = frame.operands[places.programs + program];
-                    let list = code.b.ins().iadd_imm_s(frame.scratch, places.registers as i64);
-                    for (index, access) in accesses.iter().enumerate() {
-                        let address = address(code, frame, counters, access);
-                        let offset = i32::try_from(index * 8).expect("a program has few accesses");
-                        code.b.ins().store(MemFlagsData::trusted(), address, list, offset);
-                    }
-                    let registers = code.b.ins().iadd_imm_s(list, ADDRESS_BYTES as i64);
-                    code.call_helper(helper, &[program, list, registers]);
                 });
             }
             Action::Sort { dtype, descending, count, extents, from, keys, positions } => {

@@ -159,12 +159,6 @@ const MEMORY: &[Helper] = &[
         address: micro::contract as *const u8,
     },
     Helper {
-        name: "systole_program",
-        parameters: &[types::I64; 3],
-        result: None,
-        address: micro::program::run as *const u8,
-    },
-    Helper {
         name: "systole_sort",
         parameters: &[types::I64; 9],
         result: None,

@@ -268,9 +268,6 @@ impl Run<'_> {
         let plans =
             unit.products.iter().map(|plan| std::ptr::from_ref(plan).cast_mut().cast::<u8>());
         table.extend(plans);
-        let programs =
-            unit.programs.iter().map(|program| std::ptr::from_ref(program).cast_mut().cast::<u8>());
-        table.extend(programs);
         scalars.clear();
         for &(source, low, high) in &call.scalars {
             let value = match source {

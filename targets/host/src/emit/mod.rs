@@ -8,10 +8,11 @@ mod sinks;
 use crate::code::{Code, LANES};
 use crate::nest::{Base, term_loop};
 use cranelift_codegen::ir::{InstBuilder, Value};
+use schedule::Schedule;
 use systole_compiler::kernel::{Affine, Term};
 
 pub(crate) use loops::{Bound, begin, end, only_if};
-pub(crate) use schedule::{Schedule, schedule, stride};
+pub(crate) use schedule::stride;
 
 /// What the code around a nest provides.
 pub(crate) struct Frame {
@@ -51,7 +52,7 @@ pub(crate) struct Emitter<'e, 'f> {
 
 /// Emits a nest.
 pub(crate) fn emit(code: &mut Code<'_>, frame: &Frame, nest: crate::nest::Nest) {
-    let schedule = schedule(nest);
+    let schedule = schedule::schedule(nest);
     if schedule.nothing_to_do() {
         return;
     }

@@ -28,9 +28,6 @@ pub(super) trait Arithmetic: Vector {
     unsafe fn scale(self, shifted: Self) -> Self;
     /// The largest lane, where none is NaN.
     unsafe fn largest(self) -> f32;
-    unsafe fn root(self) -> Self;
-    /// One where a lane is NaN, else zero.
-    unsafe fn missing(self) -> Self;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -79,17 +76,6 @@ impl Arithmetic for arch::__m512 {
     #[inline(always)]
     unsafe fn largest(self) -> f32 {
         unsafe { arch::_mm512_reduce_max_ps(self) }
-    }
-    #[inline(always)]
-    unsafe fn root(self) -> Self {
-        unsafe { arch::_mm512_sqrt_ps(self) }
-    }
-    #[inline(always)]
-    unsafe fn missing(self) -> Self {
-        unsafe {
-            let missing = arch::_mm512_cmp_ps_mask::<{ arch::_CMP_UNORD_Q }>(self, self);
-            arch::_mm512_maskz_mov_ps(missing, arch::_mm512_set1_ps(1.0))
-        }
     }
 }
 
@@ -157,17 +143,6 @@ impl Arithmetic for arch::__m256 {
             half.largest()
         }
     }
-    #[inline(always)]
-    unsafe fn root(self) -> Self {
-        unsafe { arch::_mm256_sqrt_ps(self) }
-    }
-    #[inline(always)]
-    unsafe fn missing(self) -> Self {
-        unsafe {
-            let missing = arch::_mm256_cmp_ps::<{ arch::_CMP_UNORD_Q }>(self, self);
-            arch::_mm256_and_ps(missing, arch::_mm256_set1_ps(1.0))
-        }
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -230,14 +205,6 @@ impl Arithmetic for arch::__m128 {
             arch::_mm_cvtss_f32(both)
         }
     }
-    #[inline(always)]
-    unsafe fn root(self) -> Self {
-        unsafe { arch::_mm_sqrt_ps(self) }
-    }
-    #[inline(always)]
-    unsafe fn missing(self) -> Self {
-        unsafe { arch::_mm_and_ps(arch::_mm_cmpunord_ps(self, self), arch::_mm_set1_ps(1.0)) }
-    }
 }
 
 impl Portable {
@@ -295,13 +262,5 @@ impl Arithmetic for Portable {
     unsafe fn largest(self) -> f32 {
         let [a, b, c, d] = self.0;
         a.max(b).max(c.max(d))
-    }
-    #[inline(always)]
-    unsafe fn root(self) -> Self {
-        Portable(self.0.map(f32::sqrt))
-    }
-    #[inline(always)]
-    unsafe fn missing(self) -> Self {
-        Portable(self.0.map(|x| f32::from(u8::from(x.is_nan()))))
     }
 }

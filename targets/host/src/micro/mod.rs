@@ -16,7 +16,6 @@ mod drive;
 mod pack;
 mod plan;
 pub(crate) mod polynomials;
-pub(crate) mod program;
 mod tile;
 mod vector;
 pub mod wide;
@@ -288,8 +287,6 @@ unsafe fn empty_sum(plan: &ContractPlan, acc: *mut f32, acc_row_stride: usize, a
     }
 }
 
-#[cfg(test)]
-mod program_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

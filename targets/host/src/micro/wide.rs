@@ -81,7 +81,7 @@ unsafe fn exp_parts<V: Arithmetic>(x: V) -> (V, V) {
 }
 
 #[inline(always)]
-pub(super) unsafe fn exp<V: Arithmetic>(x: V) -> V {
+unsafe fn exp<V: Arithmetic>(x: V) -> V {
     unsafe {
         let x = x.at_most(V::splat(89.0)).at_least(V::splat(-104.0));
         let (significand, shifted) = exp_parts(x);
@@ -99,7 +99,7 @@ unsafe fn exp_negative<V: Arithmetic>(x: V) -> V {
 }
 
 #[inline(always)]
-pub(super) unsafe fn tanh<V: Arithmetic>(x: V) -> V {
+unsafe fn tanh<V: Arithmetic>(x: V) -> V {
     unsafe {
         let size = x.magnitude();
         let square = x.multiply(x);
@@ -112,7 +112,7 @@ pub(super) unsafe fn tanh<V: Arithmetic>(x: V) -> V {
 }
 
 #[inline(always)]
-pub(super) unsafe fn erf<V: Arithmetic>(x: V) -> V {
+unsafe fn erf<V: Arithmetic>(x: V) -> V {
     unsafe {
         let size = x.magnitude();
         let small = polynomial(&ERF, x.multiply(x)).multiply_add(x, x);
@@ -125,11 +125,6 @@ pub(super) unsafe fn erf<V: Arithmetic>(x: V) -> V {
 #[inline(always)]
 unsafe fn one_and_exp_of_minus<V: Arithmetic>(x: V) -> V {
     unsafe { V::splat(1.0).add(exp(V::zero().subtract(x))) }
-}
-
-#[inline(always)]
-pub(super) unsafe fn sigmoid<V: Arithmetic>(x: V) -> V {
-    unsafe { V::splat(1.0).divide(one_and_exp_of_minus(x)) }
 }
 
 #[inline(always)]
@@ -297,7 +292,8 @@ macro_rules! instruction_set {
             entry!(exp, $vector, $features, |x| super::exp(x));
             entry!(tanh, $vector, $features, |x| super::tanh(x));
             entry!(erf, $vector, $features, |x| super::erf(x));
-            entry!(sigmoid, $vector, $features, |x| super::sigmoid(x));
+            entry!(sigmoid, $vector, $features, |x| <$vector>::splat(1.0)
+                .divide(one_and_exp_of_minus(x)));
             entry!(silu, $vector, $features, |x| x.divide(one_and_exp_of_minus(x)));
             entry!(gelu, $vector, $features, |x| super::gelu(x));
             entry!(gelu_tanh, $vector, $features, |x| super::gelu_tanh(x));

@@ -7,9 +7,7 @@
 mod build;
 mod homes;
 mod product;
-mod wide;
 
-use crate::micro::program::{ADDRESS_BYTES, Program, SCRATCH_BYTES};
 use crate::micro::{ContractPlan, Cpu};
 use crate::nest::{Base, Nest};
 use std::collections::BTreeMap;
@@ -31,10 +29,6 @@ pub(crate) struct Plan {
     pub(crate) scratch_bytes: usize,
     /// The products that the micro-kernels compute, by number.
     pub(crate) products: Vec<ContractPlan>,
-    /// What wide vectors compute, by number.
-    pub(crate) programs: Vec<Program>,
-    /// Where in scratch programs keep what they need while they run.
-    pub(crate) registers: usize,
 }
 
 /// A loop of the flattened range. Its ends are affine in the scalar parameters.
@@ -77,15 +71,6 @@ pub(crate) enum Action {
         add: bool,
         /// Where its own scratch is.
         scratch: usize,
-    },
-    /// A program, for every position of some loops.
-    Program {
-        /// Its number.
-        program: usize,
-        /// The loops around it.
-        extents: Vec<usize>,
-        /// Where its accesses start, the target first.
-        accesses: Vec<Address>,
     },
     /// A sort along one axis, for every position of some loops.
     Sort {
@@ -222,18 +207,10 @@ pub(crate) fn plan(kernel: &Kernel, layouts: &[Layout], cpu: Option<Cpu>) -> Pla
     let scratch_bytes = planner.allocate();
     let (range, before, body) = flatten(kernel);
     let mut place = 0;
-    let mut before = planner.actions(before, &mut place);
+    let before = planner.actions(before, &mut place);
     place += range.len();
-    let mut body = planner.actions(body, &mut place);
-    let mut programs = Vec::new();
-    if let Some(cpu) = cpu {
-        wide::widen(&mut before, cpu, &mut programs);
-        wide::widen(&mut body, cpu, &mut programs);
-    }
-    let registers = scratch_bytes.next_multiple_of(64);
-    let needed = if programs.is_empty() { 0 } else { ADDRESS_BYTES + SCRATCH_BYTES };
-    let scratch_bytes = registers + needed;
-    Plan { range, before, body, scratch_bytes, products: planner.products, programs, registers }
+    let body = planner.actions(body, &mut place);
+    Plan { range, before, body, scratch_bytes, products: planner.products }
 }
 
 /// The outer parallel loops, the statements before them, and those inside.
