@@ -1,7 +1,7 @@
-//! A small transformer trained by its own training graph: the host follows the reference, and computing layers anew on
-//! the way back changes nothing.
+//! A small transformer trained by its own training graph: the host follows the reference, on one device and on the ranks of
+//! a mesh, and computing layers anew on the way back changes nothing.
 
-use systole::{Compiler, Inputs, Model, RunOptions, State, Target, Tensor};
+use systole::{Compiler, Inputs, Mesh, Model, RunOptions, State, Target, Tensor};
 use systole_compiler::import::llm::{self, Config, Form, Options, Workload};
 use systole_compiler::passes::gradient::{Optimizer, Training, training_step};
 use systole_compiler::tensor::Values;
@@ -40,10 +40,11 @@ fn tokens(step: usize) -> (Tensor, Tensor) {
 
 /// The losses of that many steps, from the same weights each time.
 fn losses(training: &Training, target: Target, steps: usize) -> Vec<f64> {
-    let program = Compiler::new()
-        .target(target)
-        .compile(&model(training))
-        .unwrap_or_else(|error| panic!("{error}"));
+    losses_by(training, &Compiler::new().target(target), steps)
+}
+
+fn losses_by(training: &Training, compiler: &Compiler, steps: usize) -> Vec<f64> {
+    let program = compiler.compile(&model(training)).unwrap_or_else(|error| panic!("{error}"));
     let mut state: State = program.state().expect("its sizes are known");
     let names: Vec<(String, systole::TensorType)> =
         state.iter().map(|(name, value)| (name.to_owned(), value.ty().clone())).collect();
@@ -96,7 +97,30 @@ fn the_host_follows_the_reference_for_200_steps() {
     let last = reference[190..].iter().sum::<f64>() / 10.0;
     assert!(last < 0.2, "nothing was learned: {last}");
     near(&host, &reference, 2e-3, "host");
+    for (mesh, shardings) in MESHES {
+        let mesh = Mesh::parse(mesh).expect("it is a mesh");
+        let compiler = Compiler::new().threads(1).mesh(mesh.clone());
+        let compiler =
+            shardings.iter().fold(compiler, |compiler, (name, text)| compiler.shard(*name, *text));
+        near(&losses_by(&training, &compiler, 200), &reference, 2e-3, &format!("{mesh}"));
+    }
 }
+
+/// A batch over copies; weights and the state of the optimizer over tensor ranks, too.
+const MESHES: &[(&str, &[(&str, &str)])] = &[
+    ("dp=2", &[("tokens", "{dp, _}"), ("targets", "{dp, _}")]),
+    (
+        "dp=2,tp=2",
+        &[
+            ("tokens", "{dp, _}"),
+            ("targets", "{dp, _}"),
+            ("model.layers.0.mlp.gate_proj.weight", "{tp, _}"),
+            ("model.layers.0.mlp.up_proj.weight", "{tp, _}"),
+            ("model.layers.1.mlp.gate_proj.weight", "{tp, _}"),
+            ("model.layers.1.self_attn.q_proj.weight", "{tp, _}"),
+        ],
+    ),
+];
 
 #[test]
 fn computing_layers_anew_changes_nothing() {
