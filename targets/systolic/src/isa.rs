@@ -220,6 +220,22 @@ pub enum Op {
         /// The result.
         out: Access,
     },
+    /// VectorE. `out[i] = second(first(a[i], out[i - 1]), b[i])` along the free dimensions, in f32; `out[-1]` is `initial`.
+    /// With multiplication and addition it is a linear recurrence.
+    TensorTensorScan {
+        /// Joins the element of `a` and the result before.
+        first: Alu,
+        /// Joins that and the element of `b`.
+        second: Alu,
+        /// Left.
+        a: Access,
+        /// Right.
+        b: Access,
+        /// What it starts from.
+        initial: Operand1,
+        /// The result.
+        out: Access,
+    },
     /// VectorE. `out = 1 / input`.
     Reciprocal {
         /// Read.

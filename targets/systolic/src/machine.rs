@@ -63,11 +63,13 @@ macro_rules! table {
     (@type positive) => { f64 };
     (@type amount) => { f64 };
     (@type efficiency) => { f64 };
+    (@type share) => { f64 };
     (@type count) => { u64 };
     (@type flag) => { bool };
     (@read positive, $reader:ident, $key:expr) => { $reader.number($key, Allowed::Between(1e-6, 1e6)) };
     (@read amount, $reader:ident, $key:expr) => { $reader.number($key, Allowed::Between(0.0, 1e6)) };
     (@read efficiency, $reader:ident, $key:expr) => { $reader.number($key, Allowed::Between(1e-3, 1.0)) };
+    (@read share, $reader:ident, $key:expr) => { $reader.number($key, Allowed::Between(0.0, 1.0)) };
     (@read count, $reader:ident, $key:expr, $low:expr, $high:expr) => {
         u64::try_from($reader.integer($key, $low..=$high)).unwrap_or($low)
     };
@@ -207,6 +209,8 @@ table! {
         semaphore_ns: amount,
         /// How long a sequencer takes to start a transfer.
         trigger_cycles: count(0, 100_000),
+        /// No instruction takes less whose addresses vary with a number that data decide, in cycles of its engine.
+        dynamic_interval_cycles: count(0, 100_000),
     }
 }
 table! {
@@ -269,12 +273,16 @@ table! {
     }
 }
 table! {
-    /// The limit on changes of current: TensorE starts slowly after idling.
+    /// The limit on changes of current: TensorE starts slowly after it was used too little.
     Throttle {
-        /// The rate after idling.
+        /// The rate after that.
         start_rate: efficiency,
-        /// Busy time until the full rate; idle time undoes busy time.
+        /// Time until the full rate.
         ramp_us: amount,
+        /// The share of the array's cells and time that must be used …
+        least_use: share,
+        /// … over so long, or it starts slowly again.
+        window_us: amount,
     }
 }
 table! {

@@ -25,6 +25,10 @@ use Result::{Energy, Figure, Limits, Shared, Time};
 
 const WIDE: &str = "stream tensor { matmul stationary=sbuf(bf16, 0, 128, 0, [1:128]) moving=sbuf(bf16, 0, 128, 0, [1:512]) out=psum(f32, 0, 128, 0, [1:512]) accumulate=no pace=single scales=none }";
 const THIN: &str = "stream tensor { matmul stationary=sbuf(bf16, 0, 128, 0, [1:128]) moving=sbuf(bf16, 0, 128, 0, [1:8]) out=psum(f32, 0, 128, 0, [1:8]) accumulate=no pace=single scales=none }";
+/// A third of the array, for longer than a ramp.
+const THIRD: &str = "var %i stream tensor { loop %i from 0 to 100 step 1 { matmul stationary=sbuf(bf16, 0, 128, 0, [1:42]) moving=sbuf(bf16, 0, 128, 0, [1:512]) out=psum(f32, 0, 42, 0, [1:512]) accumulate=no pace=single scales=none } }";
+/// All of it again and again, with pauses that are shorter than the window.
+const RARE: &str = "var %i stream tensor { loop %i from 0 to 100 step 1 { matmul stationary=sbuf(bf16, 0, 128, 0, [1:128]) moving=sbuf(bf16, 0, 128, 0, [1:512]) out=psum(f32, 0, 128, 0, [1:512]) accumulate=no pace=single scales=none after } }";
 const FOUR: &str = "stream tensor { matmul stationary=sbuf(f32, 0, 128, 0, [1:128]) moving=sbuf(f32, 0, 128, 0, [1:512]) out=psum(f32, 0, 128, 0, [1:512]) accumulate=no pace=four scales=none }";
 const DOUBLE: &str = "stream tensor { matmul stationary=sbuf(f8e4m3, 0, 128, 0, [128:2, 1:128]) moving=sbuf(f8e4m3, 0, 128, 0, [512:2, 1:512]) out=psum(f32, 0, 128, 0, [1:512]) accumulate=no pace=double-row scales=none }";
 const BLOCK: &str = "stream tensor { matmul stationary=sbuf(f4e2m1, 0, 128, 0, [128:4, 1:128]) moving=sbuf(f4e2m1, 0, 128, 0, [512:4, 1:512]) out=psum(f32, 0, 128, 0, [1:512]) accumulate=no pace=block scales=none }";
@@ -32,6 +36,7 @@ const COPY: &str = "stream vector { copy input=sbuf(f32, 0, 128, 0, [1:512]) out
 const STRIDED: &str = "stream vector { copy input=sbuf(f32, 0, 128, 0, [4:512]) out=sbuf(f32, 0, 128, 16384, [1:512]) }";
 const TINY: &str =
     "stream vector { copy input=sbuf(f32, 0, 128, 0, [1:1]) out=sbuf(f32, 0, 128, 4096, [1:1]) }";
+const DYNAMIC: &str = "var %at from 0 to 64 stream vector { copy input=sbuf(f32, 0, 128, 0 + 4*%at, [1:64]) out=sbuf(f32, 0, 128, 4096, [1:64]) }";
 const COPY_16: &str = "stream vector { copy input=sbuf(bf16, 0, 128, 0, [1:512]) out=sbuf(bf16, 0, 128, 4096, [1:512]) }";
 const PSUM_16: &str = "stream vector { copy input=psum(bf16, 0, 128, 0, [1:512]) out=sbuf(bf16, 0, 128, 4096, [1:512]) }";
 const FAR_BANK: &str = "stream vector { copy input=psum(f32, 0, 128, 2048, [1:512]) out=sbuf(f32, 0, 128, 4096, [1:512]) }";
@@ -106,6 +111,7 @@ const ROWS: &[(&str, &str, &str, Result, Ordering)] = &[
     ("trn2", "gpsimd.code_cycles", "8", Time(CODE), Greater),
     ("trn2", "sync.semaphore_ns", "100", Time(WAKE), Greater),
     ("trn2", "sync.trigger_cycles", "2000", Time(SMALL), Greater),
+    ("trn2", "sync.dynamic_interval_cycles", "0", Time(DYNAMIC), Less),
     ("trn1", "ports.vector_gpsimd_share_sbuf", "false", Time(SBUF_PORT), Less),
     ("trn1", "ports.vector_scalar_share_psum", "false", Time(PSUM_PORT), Less),
     ("trn1", "ports.stride_bytes", "0", Time(STRIDED), Less),
@@ -130,6 +136,8 @@ const ROWS: &[(&str, &str, &str, Result, Ordering)] = &[
     ("trn2", "hbm.stack_core_count", "8", Shared(LOADS), Greater),
     ("trn2", "throttle.start_rate", "1.0", Time(WIDE), Less),
     ("trn2", "throttle.ramp_us", "0", Time(WIDE), Less),
+    ("trn2", "throttle.least_use", "0.2", Time(THIRD), Less),
+    ("trn2", "throttle.window_us", "0.01", Time(RARE), Greater),
     ("trn2", "program.start_us", "10", Time(WIDE), Greater),
     ("trn2", "energy.flop_pj", "1", Energy(WIDE), Greater),
     ("trn2", "energy.hbm_byte_pj", "100", Energy(LOADS), Greater),
@@ -143,8 +151,9 @@ fn machine(name: &str, settings: &[&str]) -> Machine {
 
 fn figure(result: &Result, machine: &Machine) -> f64 {
     let program = |streams: &str| {
+        let scalars = if streams.contains("var %at") { " with [8]" } else { "" };
         let text = format!(
-            "program \"p\" for \"m\"\ntensor %t: f32 1048576\nkernel @k(updates %x: f32 1048576) sbuf 0 psum 0 {{\n{streams}\n}}\nrun {{\n  call @k(%t)\n}}\n"
+            "program \"p\" for \"m\"\ntensor %t: f32 1048576\nkernel @k(updates %x: f32 1048576) sbuf 0 psum 0 {{\n{streams}\n}}\nrun {{\n  call @k(%t){scalars}\n}}\n"
         );
         parse(&text).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
     };

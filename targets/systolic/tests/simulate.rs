@@ -134,6 +134,41 @@ fn gelu_of_product(k: usize, s: usize, m: usize, pace: Pace) -> Program {
 }
 
 #[test]
+fn a_recurrence_takes_each_result_into_the_next() {
+    let columns = 12;
+    let (a, b) = (numbers(4 * columns, 1), numbers(4 * columns, 2));
+    let access = |byte| at(Space::Sbuf, DType::F32, 4, byte, columns as u32);
+    let scan = Op::TensorTensorScan {
+        first: Alu::Multiply,
+        second: Alu::Add,
+        a: access(0),
+        b: access(64),
+        initial: Operand1::Immediate(0.5),
+        out: access(128),
+    };
+    let load = |operand, byte| linked(rows(operand, columns as u32, 4, byte, true), &[], &[0]);
+    let program = on(
+        &[4 * columns as u64; 3],
+        vec![
+            (Engine::Sync, vec![load(0, 0), load(1, 64)]),
+            (Engine::Vector, vec![linked(scan, &[0, 0], &[1])]),
+            (Engine::Scalar, vec![linked(rows(2, columns as u32, 4, 128, false), &[1], &[])]),
+        ],
+        2,
+    );
+    let mut expected = Vec::new();
+    for row in 0..4 {
+        let mut state = 0.5;
+        for i in row * columns..(row + 1) * columns {
+            state = a[i] * state + b[i];
+            expected.push(state);
+        }
+    }
+    let inputs = [Tensor::from_slice(&[4 * columns], &a), Tensor::from_slice(&[4 * columns], &b)];
+    assert_eq!(result(&program, &inputs, Mode::Both), expected);
+}
+
+#[test]
 fn a_product_and_its_activation_are_what_they_say() {
     for (k, s, m) in [(128, 128, 512), (3, 5, 7), (64, 32, 100)] {
         let program = gelu_of_product(k, s, m, Pace::Four);

@@ -59,6 +59,7 @@ operations! {
     Select { predicate, on_true, on_false, out }
     Reduce { combine, input, dims, out }
     Scan { combine, input, initial, out }
+    TensorTensorScan { first, second, a, b, initial, out }
     Reciprocal { input, out }
     Exponential { input, bias, out }
     BnStats { input, out }

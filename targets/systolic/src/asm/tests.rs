@@ -88,7 +88,7 @@ impl Choice {
         let combine = [Combine::Sum, Combine::Or][self.below(2) as usize];
         let mut x = || self.access();
         let (a, b, c, d) = (x(), x(), x(), x());
-        match self.below(28) {
+        match self.below(29) {
             0 => Op::Matmul {
                 stationary: a,
                 moving: b,
@@ -150,6 +150,14 @@ impl Choice {
                 expr.convert(sum, DType::F32);
                 Op::Custom { expr: Box::new(expr), inputs: vec![a, b], out: c }
             }
+            27 => Op::TensorTensorScan {
+                first: Alu::Multiply,
+                second: Alu::Max,
+                a,
+                b,
+                initial: self.operand(),
+                out: c,
+            },
             _ => Op::Dma(Box::new(Dma {
                 dtype: DType::U8,
                 sizes: smallvec![4, 9],

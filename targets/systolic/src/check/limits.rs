@@ -416,6 +416,7 @@ impl Look<'_> {
             | Op::ScalarTensorTensor { out, .. }
             | Op::Select { out, .. }
             | Op::Scan { out, .. }
+            | Op::TensorTensorScan { out, .. }
             | Op::Reciprocal { out, .. }
             | Op::Exponential { out, .. }
             | Op::MatchReplace8 { out, .. }

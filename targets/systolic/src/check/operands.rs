@@ -97,6 +97,14 @@ pub(super) fn of(op: &Op) -> Vec<OperandUse<'_>> {
             add("on_false", on_false, Use::Read);
             add("out", out, Use::Write);
         }
+        Op::TensorTensorScan { a, b, initial, out, .. } => {
+            add("a", a, Use::Read);
+            add("b", b, Use::Read);
+            if let Operand1::Partition(access) = initial {
+                add("initial", access, Use::Read);
+            }
+            add("out", out, Use::Write);
+        }
         Op::Scan { input, initial, out, .. } | Op::Exponential { input, bias: initial, out } => {
             add("input", input, Use::Read);
             if let Operand1::Partition(access) = initial {
@@ -149,6 +157,7 @@ pub(super) fn mnemonic(op: &Op) -> &'static str {
         Op::Select { .. } => "select",
         Op::Reduce { .. } => "reduce",
         Op::Scan { .. } => "scan",
+        Op::TensorTensorScan { .. } => "tensor_tensor_scan",
         Op::Reciprocal { .. } => "reciprocal",
         Op::Exponential { .. } => "exponential",
         Op::BnStats { .. } => "bn_stats",
@@ -191,6 +200,7 @@ pub(super) fn engines(op: &Op, generation: u8) -> &'static [Engine] {
         | Op::Select { .. }
         | Op::Reduce { .. }
         | Op::Scan { .. }
+        | Op::TensorTensorScan { .. }
         | Op::Reciprocal { .. }
         | Op::BnStats { .. }
         | Op::BnAggregate { .. }
@@ -226,6 +236,7 @@ pub(super) fn may_be_lost(op: &Op) -> bool {
         | Op::Select { .. }
         | Op::Reduce { .. }
         | Op::Scan { .. }
+        | Op::TensorTensorScan { .. }
         | Op::Reciprocal { .. }
         | Op::Exponential { .. }
         | Op::BnStats { .. }

@@ -162,7 +162,9 @@ fn shapes(op: &Op, machine: &Machine) -> Vec<String> {
         | Op::MatchReplace8 { input, out, .. } => {
             need(same(input, out), "input and result differ in size");
         }
-        Op::TensorTensor { a, b, out, .. } | Op::ScalarTensorTensor { a, b, out, .. } => {
+        Op::TensorTensor { a, b, out, .. }
+        | Op::ScalarTensorTensor { a, b, out, .. }
+        | Op::TensorTensorScan { a, b, out, .. } => {
             need(same(a, out) && same(b, out), "inputs and result differ in size");
         }
         Op::Select { predicate, on_true, on_false, out } => {

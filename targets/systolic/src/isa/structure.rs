@@ -265,6 +265,7 @@ impl Checker<'_> {
             | Op::ScalarTensorTensor { .. }
             | Op::Select { .. }
             | Op::Scan { .. }
+            | Op::TensorTensorScan { .. }
             | Op::Reciprocal { .. }
             | Op::Exponential { .. }
             | Op::BnStats { .. }

@@ -85,6 +85,10 @@ instructions! {
         limits "as many elements in as out"
         cost "max(64, 2 n)"
         "each element combined with all before it"
+    TensorTensorScan = "tensor-tensor-scan" on [Vector 2]
+        limits "as many elements in both inputs as out"
+        cost "max(64, 2 n)"
+        "a recurrence along each partition: `out[i] = (a[i] ∘ out[i - 1]) ∘ b[i]`"
     Reciprocal = "reciprocal" on [Vector 2]
         limits "as many elements in as out"
         cost "max(64, 8 n)"

@@ -79,6 +79,8 @@ pub(super) struct Timed<'p> {
     pub(super) hold: Ticks,
     pub(super) latency: Ticks,
     pub(super) load: Ticks,
+    /// Of the array, in thousandths.
+    pub(super) used: u16,
     pub(super) kind: Kind,
     /// On machines where engines share ports: which of them it uses.
     pub(super) ports: u8,
@@ -205,7 +207,10 @@ impl<'p> Compiler<'p, '_> {
     }
 
     fn instruction(&mut self, instruction: &'p Instruction) {
-        let cost = cost::cost(&instruction.op, self.engine, self.machine);
+        let mut cost = cost::cost(&instruction.op, self.engine, self.machine);
+        if self.is_dynamic(&instruction.op) {
+            cost.interval = cost.interval.max(self.machine.sync.dynamic_interval_cycles);
+        }
         let cycles = |cycles| self.clock.cycles(self.engine, cycles);
         let kind = if let Op::Dma(dma) = &instruction.op {
             match static_partition(dma) {
@@ -238,6 +243,7 @@ impl<'p> Compiler<'p, '_> {
             hold: cycles(cost.interval.saturating_add(cost.overhead)),
             latency: cycles(cost.latency),
             load: cycles(cost.load),
+            used: cost.used,
             array_flops: if matches!(kind, Kind::Product) {
                 cost.interval.saturating_mul(2 * cells)
             } else {
@@ -251,6 +257,21 @@ impl<'p> Compiler<'p, '_> {
         self.note_fixed(instruction);
         self.stream.words.push(Word::Run(self.stream.timed.len() as u32));
         self.stream.timed.push(timed);
+    }
+
+    /// Whether an engine other than the array addresses memory by a number that data decide.
+    fn is_dynamic(&self, op: &Op) -> bool {
+        let varies = |index: &Index| {
+            index.terms.iter().any(|(term, _)| match term {
+                Term::Var(var) | Term::Turn(var, _) => {
+                    let info = self.kernel.vars.get(usize::from(var.0));
+                    info.is_some_and(|info| info.range.is_some())
+                }
+            })
+        };
+        self.engine != Engine::Tensor
+            && !matches!(op, Op::Dma(_))
+            && cost::accesses(op).iter().any(|at| varies(&at.offset) || varies(&at.partition))
     }
 
     /// Tells the loops around what this instruction's time depends on.

@@ -21,6 +21,8 @@ pub struct Cost {
     pub latency: u64,
     /// How long the stationary operand of a product takes to load; hidden behind the product before.
     pub load: u64,
+    /// Of a product: the share of the array's work in the interval that is done, in thousandths.
+    pub used: u16,
 }
 
 /// The cost of a compute instruction on an engine. A transfer costs its sequencer the trigger alone; see [`transfer`].
@@ -49,7 +51,24 @@ pub fn cost(op: &Op, engine: Engine, machine: &Machine) -> Cost {
         0
     };
     let load = columns.div_ceil(machine.array.load_columns_per_cycle);
-    Cost { interval, overhead, latency, load }
+    Cost { interval, overhead, latency, load, used: used(op, interval, machine) }
+}
+
+/// The published use of the array: (rows / 128) · (columns / 128) · (moving / the interval of one pass).
+fn used(op: &Op, interval: u64, machine: &Machine) -> u16 {
+    let (rows, columns, moving) = if let Op::Matmul { stationary, moving, pace, .. } = op {
+        let passes = if *pace == Pace::Four { machine.array.f32_pass_count } else { 1 };
+        let columns = stationary.free() / pace.rows();
+        (u64::from(stationary.partitions), columns, moving.free() / pace.rows() * passes)
+    } else if let Op::Transpose { input, .. } = op {
+        (u64::from(input.partitions), input.free(), u64::from(input.partitions))
+    } else {
+        return 0;
+    };
+    let cells = machine.array.row_count * machine.array.column_count;
+    let whole = cells.saturating_mul(interval).max(1);
+    let done = rows.saturating_mul(columns).saturating_mul(moving).saturating_mul(1000);
+    u16::try_from((done / whole).min(1000)).unwrap_or(1000)
 }
 
 /// The published interval of an instruction on an engine.
@@ -128,7 +147,7 @@ fn interval(op: &Op, engine: Engine, machine: &Machine) -> u64 {
             let fast = both && matches!(combine, Combine::Sum | Combine::Max | Combine::Min);
             least.max(if fast { input.free().div_ceil(2) } else { input.free() })
         }
-        Op::Scan { out, .. } => least.max(2 * out.free()),
+        Op::Scan { out, .. } | Op::TensorTensorScan { out, .. } => least.max(2 * out.free()),
         Op::Reciprocal { out, .. } => least.max(8 * out.free()),
         Op::Exponential { out, .. } => {
             least.max(out.free().div_ceil(vector.exponential_elements_per_cycle))
@@ -222,7 +241,7 @@ fn operations(kernel: &systole_compiler::kernel::Kernel) -> u64 {
 /// Copies and operations with scalars, which have faster modes.
 fn copies(accesses: &[&Access], engine: Engine, machine: &Machine) -> u64 {
     let n = accesses.iter().map(|access| access.free()).max().unwrap_or(0);
-    let narrow = accesses.iter().all(|access| is_16(access.dtype));
+    let narrow = accesses.iter().all(|access| is_fast(access.dtype, machine));
     let near = accesses.iter().all(|access| access.space == Space::Sbuf);
     let speedup = match engine {
         Engine::Vector if narrow && near && accesses.iter().all(|access| is_dense(access)) => {
@@ -233,6 +252,11 @@ fn copies(accesses: &[&Access], engine: Engine, machine: &Machine) -> u64 {
         Engine::Tensor | Engine::Vector | Engine::Scalar | Engine::GpSimd | Engine::Sync => 1,
     };
     n.div_ceil(speedup)
+}
+
+/// Whether the faster modes of copies take the type: f8 too from the fourth generation on.
+fn is_fast(dtype: DType, machine: &Machine) -> bool {
+    is_16(dtype) || (machine.generation >= 4 && matches!(dtype, DType::F8E4M3 | DType::F8E5M2))
 }
 
 fn is_16(dtype: DType) -> bool {
@@ -330,6 +354,10 @@ pub fn reads(op: &Op) -> Vec<&Access> {
             all.push(input);
             scalar(initial, &mut all);
         }
+        Op::TensorTensorScan { a, b, initial, .. } => {
+            all.extend([a, b]);
+            scalar(initial, &mut all);
+        }
         Op::Exponential { input, bias, .. } => {
             all.push(input);
             scalar(bias, &mut all);
@@ -361,6 +389,7 @@ pub fn writes(op: &Op) -> Vec<&Access> {
         | Op::Select { out, .. }
         | Op::Reduce { out, .. }
         | Op::Scan { out, .. }
+        | Op::TensorTensorScan { out, .. }
         | Op::Reciprocal { out, .. }
         | Op::Exponential { out, .. }
         | Op::BnStats { out, .. }

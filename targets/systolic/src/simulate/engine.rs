@@ -8,6 +8,7 @@ use super::code::{self, Fixed, KernelCode, Kind, Moved, PSUM_PORT, SBUF_PORT, Ti
 use super::feed::{Feed, Feeder};
 use super::report::{Counter, Counters, Event, Lane};
 use super::skip::Watch;
+use super::throttle::Throttle;
 use super::{Options, SimulateError};
 use crate::isa::Op;
 use crate::machine::Machine;
@@ -140,8 +141,7 @@ pub(super) struct Simulation<'p> {
     /// The ports, each with the engine that used it last.
     pub(super) sbuf_port: (Ticks, usize),
     pub(super) psum_port: (Ticks, usize),
-    pub(super) charge: Ticks,
-    pub(super) charged: Ticks,
+    pub(super) throttle: Throttle,
     pub(super) functions: Option<u8>,
     pub(super) now: Ticks,
     pub(super) finish: Ticks,
@@ -168,9 +168,6 @@ pub(super) struct Timing {
     issue: Ticks,
     software: Ticks,
     table: Ticks,
-    ramp: Ticks,
-    /// Of the full rate, in thousandths.
-    start_rate: u64,
     pub(super) longest_load: Ticks,
 }
 
@@ -192,8 +189,6 @@ impl<'p> Simulation<'p> {
             issue: clock.nanoseconds(machine.dma.issue_ns),
             software: clock.nanoseconds(machine.dma.software_issue_ns),
             table: clock.nanoseconds(machine.scalar.table_load_ns),
-            ramp: clock.nanoseconds(machine.throttle.ramp_us * 1000.0),
-            start_rate: ((machine.throttle.start_rate * 1000.0).round() as u64).clamp(1, 1000),
             longest_load: loads.max().unwrap_or(0),
         };
         let sources =
@@ -212,8 +207,7 @@ impl<'p> Simulation<'p> {
             hbm: 0,
             sbuf_port: (0, 5),
             psum_port: (0, 5),
-            charge: 0,
-            charged: 0,
+            throttle: Throttle::new(machine, &clock),
             functions: None,
             now: start,
             finish: start,
@@ -558,7 +552,7 @@ impl<'p> Simulation<'p> {
         let mut busy = timed.interval;
         match &timed.kind {
             Kind::Product => {
-                hold = self.throttled(start, hold);
+                hold = self.throttle.hold(start, hold, u64::from(timed.used));
                 busy = hold;
             }
             Kind::Function(set) if self.functions != Some(*set) => {
@@ -661,25 +655,6 @@ impl<'p> Simulation<'p> {
                 runner.next = Next::Found(timed);
             }
         }
-    }
-
-    /// How long a product holds the array that has been idle, and the array's new state.
-    fn throttled(&mut self, start: Ticks, hold: Ticks) -> Ticks {
-        let ramp = self.timing.ramp;
-        if self.timing.start_rate == 1000 || ramp == 0 {
-            return hold;
-        }
-        self.charge = self.charge.saturating_sub(start.saturating_sub(self.charged));
-        let mut slow = hold;
-        if self.charge < ramp {
-            // The rate rises linearly with the charge; it is that of the start of the instruction.
-            let rate =
-                self.timing.start_rate + (1000 - self.timing.start_rate) * self.charge / ramp;
-            slow = hold.saturating_mul(1000).div_ceil(rate);
-        }
-        self.charge = (self.charge + slow).min(ramp);
-        self.charged = start + slow;
-        slow
     }
 
     fn edge(&self, engine: usize, timed: &Timed<'_>) -> Moved {

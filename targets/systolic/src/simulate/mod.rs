@@ -14,6 +14,7 @@ mod memory;
 mod product;
 mod report;
 mod skip;
+mod throttle;
 mod transfer;
 mod values;
 

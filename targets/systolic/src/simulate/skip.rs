@@ -103,8 +103,7 @@ impl Simulation<'_> {
         for (time, engine) in [self.sbuf_port, self.psum_port] {
             into.extend([since(time), engine as u64]);
         }
-        let idle = now.saturating_sub(self.charged);
-        into.extend([since(self.charged), self.charge.saturating_sub(idle)]);
+        self.throttle.describe(now, into);
         into.push(self.functions.map_or(u64::MAX, u64::from));
         into.extend([self.oldest as u64, self.calls.len() as u64]);
         for call in &self.calls[self.oldest..] {
@@ -204,7 +203,7 @@ impl Simulation<'_> {
         later(&mut self.finish);
         later(&mut self.sbuf_port.0);
         later(&mut self.psum_port.0);
-        later(&mut self.charged);
+        self.throttle.shift(shift);
         for call in &mut self.calls[self.oldest..] {
             if call.latest > now || call.completed.is_none() {
                 later(&mut call.latest);

@@ -242,6 +242,22 @@ impl<'p> Machinery<'p> {
                 }
                 self.write(step, out, &x)
             }
+            Op::TensorTensorScan { first, second, a, b, initial, out } => {
+                let mut x = self.read(step, a, 0)?;
+                let y = self.read(step, b, 1)?;
+                let initial = self.operand(step, initial, 2, a.partitions)?;
+                let n = (a.free() as usize).max(1);
+                let (first, second) = (alu(*first), alu(*second));
+                let rows = x.chunks_exact_mut(n).zip(y.chunks_exact(n)).zip(&initial);
+                for ((row, others), &initial) in rows {
+                    let mut all = initial;
+                    for (value, &other) in row.iter_mut().zip(others) {
+                        all = second(first(*value, all), other);
+                        *value = all;
+                    }
+                }
+                self.write(step, out, &x)
+            }
             Op::Reciprocal { input, out } => {
                 let mut x = self.read(step, input, 0)?;
                 x.iter_mut().for_each(|value| *value = 1.0 / *value);
