@@ -2,8 +2,9 @@
 //! the engines where selection knows how, as exact code on the general processors where it does not.
 
 use crate::isa::Op;
-use crate::limits::Limits;
+use crate::limits::{Limits, PARTITIONS};
 use crate::program::{self, Engine, Exchange, Instruction, Item, Program, Value, VarInfo};
+use crate::program::{self, Engine, Instruction, Item, Program, Value, VarInfo};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,6 +21,8 @@ pub struct Options {
     pub precision: Precision,
     /// Leaves every kernel to the general processors.
     pub fallback_only: bool,
+    /// Kernels have the tiles that somebody wrote: where those do not fit, nothing else is made of them.
+    pub as_written: bool,
 }
 
 /// Which values are narrowed. Nothing else ever is.
@@ -82,6 +85,20 @@ pub fn compile(
     options: &Options,
 ) -> Result<Compiled, CompileError> {
     check(module)?;
+    if limits.partitions.iter().any(|&count| count != PARTITIONS as u64) {
+        let [partitions, rows, columns] = limits.partitions;
+        let why = format!(
+            "tensors are laid out for {PARTITIONS} partitions and an array of as many rows and columns, not for {partitions}, {rows} and {columns}"
+        );
+        return Err(CompileError::Unsupported(vec![(limits.name.clone(), why)]));
+    }
+    if (limits.psum_bank_bytes as usize) < PARTITIONS * DType::F32.bytes() {
+        let why = format!(
+            "a bank of PSUM holds a transposed row of {PARTITIONS} numbers; {} bytes are too few",
+            limits.psum_bank_bytes
+        );
+        return Err(CompileError::Unsupported(vec![(limits.name.clone(), why)]));
+    }
     let mut module = module.clone();
     let casts = crate::precision::narrow(&mut module, options.precision);
     if !options.fallback_only {
@@ -98,6 +115,7 @@ pub fn compile(
         limits,
         options,
         fallbacks: Vec::new(),
+        too_large: Vec::new(),
         next: (0, 0),
     };
     lowering.tensors();
@@ -105,6 +123,9 @@ pub fn compile(
     for (id, kernel) in module.kernels.iter() {
         let compiled = lowering.kernel(kernel, &weights[&id]);
         lowering.program.kernels.push(compiled);
+    }
+    if !lowering.too_large.is_empty() {
+        return Err(CompileError::DoesNotFit(lowering.too_large.join("\n")));
     }
     lowering.program.load = lowering.steps(&module.load_steps);
     lowering.program.steps = lowering.steps(&module.steps);
@@ -206,6 +227,8 @@ struct Lowering<'a> {
     limits: &'a Limits,
     options: &'a Options,
     fallbacks: Vec<(String, String)>,
+    /// Tiles that were written and do not fit.
+    too_large: Vec<String>,
     /// Where the next call's SBUF and PSUM begin, if they fit there.
     next: (u32, u8),
 }
@@ -245,6 +268,15 @@ impl Lowering<'_> {
         match crate::select::select(kernel, self.limits, constants) {
             Ok(compiled) => compiled,
             Err(why) => {
+                if let (true, Some(what)) =
+                    (self.options.as_written, why.strip_prefix(crate::select::tree::TOO_LARGE))
+                {
+                    let from = match kernel.origins.as_slice() {
+                        [] => String::new(),
+                        origins => format!(" (from {})", origins.join(", ")),
+                    };
+                    self.too_large.push(format!("kernel @{}{from}: {what}", kernel.name));
+                }
                 self.fallbacks.push((kernel.name.clone(), why));
                 whole(kernel)
             }

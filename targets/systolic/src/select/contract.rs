@@ -11,9 +11,6 @@ use smallvec::SmallVec;
 use systole_compiler::kernel::Axis;
 use systole_compiler::types::DType;
 
-/// Elements of f32 in a bank.
-const BANK: usize = 512;
-
 /// Parts of the result that are summed at once.
 const GROUP: usize = 4;
 
@@ -39,7 +36,7 @@ pub(crate) type Part = (Piece, Place);
 pub(crate) type Evict<'e> = dyn FnMut(&mut Builder<'_>, &[Part]) -> Result<(), String> + 'e;
 
 /// Every position of some axes, the last fastest.
-fn positions(axes: &[(Axis, usize)]) -> Vec<Vec<(Axis, usize)>> {
+pub(crate) fn positions(axes: &[(Axis, usize)]) -> Vec<Vec<(Axis, usize)>> {
     let mut all = vec![Vec::new()];
     for &(axis, extent) in axes {
         let longer = |known: &Vec<(Axis, usize)>| {
@@ -55,7 +52,7 @@ fn positions(axes: &[(Axis, usize)]) -> Vec<Vec<(Axis, usize)>> {
     all
 }
 
-fn offset(place: &Place, at: &[(Axis, usize)]) -> i64 {
+pub(crate) fn offset(place: &Place, at: &[(Axis, usize)]) -> i64 {
     at.iter().map(|&(axis, index)| place.stride(axis) * index as i64).sum()
 }
 
@@ -102,11 +99,11 @@ fn merge(walk: &[(i64, usize)]) -> Result<SmallVec<[(i32, u32); 4]>, String> {
     Ok(merged.into_iter().map(|(stride, size)| (stride as i32, size as u32)).collect())
 }
 
-/// Blocks of the moving axes: for each axis a range, at most a bank together.
-fn blocks(columns: &[(Axis, usize)]) -> Vec<Vec<(usize, usize)>> {
+/// Blocks of the moving axes: for each axis a range, at most what one product takes together.
+fn blocks(columns: &[(Axis, usize)], limit: usize) -> Vec<Vec<(usize, usize)>> {
     let mut inner = 1;
     let mut cut = columns.len();
-    while cut > 0 && inner * columns[cut - 1].1 <= BANK {
+    while cut > 0 && inner * columns[cut - 1].1 <= limit {
         cut -= 1;
         inner *= columns[cut].1;
     }
@@ -115,7 +112,7 @@ fn blocks(columns: &[(Axis, usize)]) -> Vec<Vec<(usize, usize)>> {
         return vec![tail];
     }
     let extent = columns[cut - 1].1;
-    let most = (BANK / inner).max(1);
+    let most = (limit / inner).max(1);
     let number = extent.div_ceil(most);
     let size = extent.div_ceil(number);
     let mut found = Vec::new();
@@ -134,10 +131,10 @@ fn blocks(columns: &[(Axis, usize)]) -> Vec<Vec<(usize, usize)>> {
 }
 
 /// How many parts a product's result has.
-pub(crate) fn part_count(product: &Product) -> usize {
+pub(crate) fn part_count(product: &Product, limit: usize) -> usize {
     count(&product.batch)
         * count(&product.rows).div_ceil(PARTITIONS)
-        * blocks(&product.columns).len()
+        * blocks(&product.columns, limit).len()
 }
 
 fn pace(a: DType, b: DType) -> Result<Pace, String> {
@@ -160,11 +157,12 @@ pub(crate) fn contract(
     evict: &mut Evict<'_>,
 ) -> Result<(Vec<Part>, bool), String> {
     let pace = pace(stationary.dtype, moving.dtype)?;
-    let columns = blocks(&product.columns);
+    let limit = builder.limits.product_columns;
+    let columns = blocks(&product.columns, limit);
     let rows = count(&product.rows);
     let sums = count(&product.inner).div_ceil(PARTITIONS);
     let taps = positions(&product.taps);
-    let number = part_count(product);
+    let number = part_count(product, limit);
     let free = builder.limits.psum_banks - builder.banks_used;
     let pool = number.min(usize::from(free)).min(2 * GROUP);
     if pool == 0 {
@@ -302,7 +300,7 @@ pub(crate) fn transpose(
                 // Full sets of rows side by side in one bank, moved on together.
                 let depth = |sum: usize| (count(&product.inner) - sum * PARTITIONS).min(PARTITIONS);
                 let mut number = 1;
-                while number * width + width <= BANK
+                while number * width + width <= builder.limits.psum_bank_bytes as usize / 4
                     && sum + number < sums
                     && depth(sum + number) == depth(sum)
                 {

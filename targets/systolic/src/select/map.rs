@@ -1,6 +1,7 @@
 //! Elementwise work: the steps of an expression as instructions, engine by engine.
 
-use super::place::{Domain, Piece, Place, Rows, accesses, allocate, count, pieces, split};
+use super::masks;
+use super::place::{Domain, Piece, Place, Rows, accesses, allocate, count, dims, pieces, split};
 use super::plan::{Does, Linear, Source, Step, With, linear};
 use super::tree::{Builder, Ref};
 use super::vars::Vars;
@@ -92,6 +93,7 @@ pub(crate) fn is_small(place: &Place, domain: &Domain) -> bool {
 /// Carries out steps on pieces of a domain. `operands` gives, for each piece, where the operands are.
 pub(crate) fn run(
     builder: &mut Builder<'_>,
+    vars: &Vars,
     domain: &Domain,
     work: &[(Piece, Vec<Held>)],
     steps: &[Step],
@@ -120,8 +122,13 @@ pub(crate) fn run(
                 if step.small {
                     part.ranges = SmallVec::new();
                 }
-                let context =
-                    Context { domain: over, operands, temps: &temps, constants: &mut constants };
+                let context = Context {
+                    domain: over,
+                    operands,
+                    vars,
+                    temps: &temps,
+                    constants: &mut constants,
+                };
                 one(builder, context, &part, step, index)?;
             }
         }
@@ -144,13 +151,14 @@ fn uses_rows(steps: &[Step], work: &[(Piece, Vec<Held>)], domain: &Domain) -> bo
             small(&first.1) || second.as_ref().is_some_and(|second| small(&second.1))
         }
         Does::Both(_, first, _, _) => small(&first.1),
-        Does::Tensor(..) | Does::Select(..) | Does::Copy(_) => false,
+        Does::Tensor(..) | Does::Select(..) | Does::Masked(..) | Does::Copy(_) => false,
     })
 }
 
 struct Context<'a> {
     domain: &'a Domain,
     operands: &'a [Held],
+    vars: &'a Vars,
     temps: &'a [Option<Place>],
     /// Numbers that lie in memory, by their bits.
     constants: &'a mut Vec<(u64, Place)>,
@@ -170,7 +178,9 @@ fn one(
     };
     let mut tensors: Vec<Place> = vec![out];
     let wanted: Vec<&Source> = match &step.does {
-        Does::Activate(_, x, ..) | Does::Scalar(x, ..) | Does::Copy(x) => vec![x],
+        Does::Activate(_, x, ..) | Does::Scalar(x, ..) | Does::Masked(x, ..) | Does::Copy(x) => {
+            vec![x]
+        }
         Does::Tensor(_, a, b) | Does::Both(a, _, _, b) => vec![a, b],
         Does::Select(c, a, b) => vec![c, a, b],
     };
@@ -178,11 +188,22 @@ fn one(
         tensors.push(place(builder, &mut context, source)?);
     }
     let domain = context.domain;
-    let all: Vec<&Place> = tensors.iter().collect();
+    let walked = match &step.does {
+        Does::Masked(_, at, _) => Some(masks::walk(at, domain, context.vars, &tensors[0])?),
+        Does::Activate(..)
+        | Does::Scalar(..)
+        | Does::Tensor(..)
+        | Does::Both(..)
+        | Does::Select(..)
+        | Does::Copy(_) => None,
+    };
+    let mut all: Vec<&Place> = tensors.iter().collect();
+    all.extend(walked.iter().map(|walked| &walked.numbers));
     for part in split(piece, domain, &all, LONGEST) {
+        let steps = dims(&part, domain, &all).pop().unwrap_or_default();
         let found = accesses(builder, &part, domain, &all);
         let elements = found[0].access.free() as f64;
-        let mut reads: Vec<Ref> = found[1..].to_vec();
+        let mut reads: Vec<Ref> = found[1..tensors.len()].to_vec();
         let out = &found[0];
         let access = |index: usize| found[index].access.clone();
         let mut with = |builder: &mut Builder<'_>, source: &Source| -> Operand1 {
@@ -258,6 +279,23 @@ fn one(
                     out: access(0),
                 };
                 (Engine::Vector, 2.0 * elements, op)
+            }
+            Does::Masked(_, _, other) => {
+                let walked = walked.as_ref().expect("a mask has a walk");
+                let mut base = walked.base.clone();
+                base.constant += walked.numbers.set() * part.chunks.0 as i64;
+                for (&(axis, _), range) in domain.free.iter().zip(&part.ranges) {
+                    base.constant += walked.numbers.stride(axis) * range.0 as i64;
+                }
+                let op = Op::AffineSelect {
+                    input: access(1),
+                    base,
+                    channel: walked.channel,
+                    steps: steps.iter().map(|&(step, _)| i64::from(step)).collect(),
+                    fill: *other as f32,
+                    out: access(0),
+                };
+                (Engine::GpSimd, elements, op)
             }
             Does::Copy(_) => {
                 let op = Op::Copy { input: access(1), out: access(0) };

@@ -2,10 +2,14 @@
 //! on partitions; the first choice that engines can carry out is taken.
 
 mod contract;
+mod gather;
 mod map;
+mod masks;
 mod place;
 mod plan;
 mod reduce;
+mod rowwise;
+mod search;
 mod statements;
 mod tiling;
 mod transfer;
@@ -27,6 +31,7 @@ pub(crate) fn select(
     constants: &[bool],
 ) -> Result<program::Kernel, String> {
     let kernel = tiling::fold_views(kernel);
+    let written = kernel.body.iter().any(|stmt| matches!(stmt, Stmt::For(_)));
     // The best choice's last reason is told.
     let mut first = None;
     for choice in tiling::choices(&kernel) {
@@ -40,7 +45,13 @@ pub(crate) fn select(
                     break;
                 }
             };
-            match one(&tiled, limits, constants, &choice) {
+            let mut made = one(&tiled, limits, constants, &choice, false);
+            // Tiles that somebody wrote get no smaller, but each may be kept once.
+            let too_large = |why: &String| why.starts_with(tree::TOO_LARGE);
+            if written && made.as_ref().is_err_and(too_large) {
+                made = one(&tiled, limits, constants, &choice, true);
+            }
+            match made {
                 Ok(compiled) => return Ok(compiled),
                 Err(reason) => {
                     let smaller = reason.starts_with(tree::TOO_LARGE);
@@ -61,9 +72,10 @@ fn one(
     limits: &Limits,
     constants: &[bool],
     choice: &tiling::Choice,
+    single: bool,
 ) -> Result<program::Kernel, String> {
     let (nodes, buffers, vars, sources, sbuf_bytes, psum_banks) =
-        statements::emit(kernel, limits, constants, choice)?;
+        statements::emit(kernel, limits, constants, choice, single)?;
     if length(&nodes) > LONGEST {
         return Err(format!("{}{} instructions", tree::TOO_LARGE, length(&nodes)));
     }

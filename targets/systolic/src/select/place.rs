@@ -141,7 +141,11 @@ fn halves(piece: &Piece) -> Vec<Piece> {
 }
 
 /// For each place, the strides and sizes that walk over a piece; the same sizes for all.
-fn dims(piece: &Piece, domain: &Domain, places: &[&Place]) -> Vec<SmallVec<[(i32, u32); 4]>> {
+pub(crate) fn dims(
+    piece: &Piece,
+    domain: &Domain,
+    places: &[&Place],
+) -> Vec<SmallVec<[(i32, u32); 4]>> {
     // Strides of all places, by dimension.
     let mut walk: Vec<(u32, SmallVec<[i64; 4]>)> = Vec::new();
     let sizes = std::iter::once((None, piece.chunks.1)).chain(

@@ -5,9 +5,11 @@
     reason = "a function or form that is not named is none that engines have"
 )]
 
+use super::masks;
 use crate::isa::{Alu, Function};
 use std::collections::BTreeMap;
 use systole_compiler::expr::{Expr, ExprId, ExprNode};
+use systole_compiler::kernel::Affine;
 use systole_compiler::scalar::ScalarFn;
 use systole_compiler::tensor::Values;
 use systole_compiler::types::{Class, DType};
@@ -39,6 +41,8 @@ pub(crate) enum Does {
     Both(Source, With, Alu, Source),
     /// `predicate ? a : b`.
     Select(Source, Source, Source),
+    /// `x` where a number of positions is zero or more, a constant elsewhere.
+    Masked(Source, Affine, f64),
     /// `x` in another type.
     Copy(Source),
 }
@@ -60,8 +64,10 @@ pub(crate) fn plan(
     constants: &[Option<f64>],
 ) -> Result<Vec<Step>, String> {
     let mut uses = vec![0; expr.nodes.len()];
-    for (node, _) in &expr.nodes[..=expr.root] {
+    let (masks, wanted) = conditions(expr);
+    for (id, (node, _)) in expr.nodes[..=expr.root].iter().enumerate() {
         match node {
+            _ if !wanted[id] || masks.contains_key(&id) => {}
             ExprNode::Call(_, inputs) => inputs.iter().for_each(|&input| uses[input] += 1),
             ExprNode::Convert(input) => uses[*input] += 1,
             ExprNode::Operand(_)
@@ -70,7 +76,7 @@ pub(crate) fn plan(
             | ExprNode::Var(_) => {}
         }
     }
-    for (node, dtype) in &expr.nodes {
+    for (_, (node, dtype)) in expr.nodes.iter().enumerate().filter(|(id, _)| wanted[*id]) {
         let numeric = matches!(dtype.class(), Class::Float | Class::Bool) && *dtype != DType::F64;
         if !numeric {
             return Err(format!("{dtype} is computed exactly"));
@@ -83,7 +89,7 @@ pub(crate) fn plan(
         }
     }
     let mut planner =
-        Planner { expr, small, constants, uses, steps: Vec::new(), done: BTreeMap::new() };
+        Planner { expr, small, constants, masks, uses, steps: Vec::new(), done: BTreeMap::new() };
     let root = planner.value(expr.root)?;
     let dtype = expr.dtype();
     let last = planner.steps.len().wrapping_sub(1);
@@ -93,10 +99,37 @@ pub(crate) fn plan(
     Ok(planner.steps)
 }
 
+/// The conditions on positions, and which nodes are computed: those that only conditions read are not.
+fn conditions(expr: &Expr) -> (BTreeMap<ExprId, Vec<Affine>>, Vec<bool>) {
+    let mut masks = BTreeMap::new();
+    let mut wanted = vec![false; expr.nodes.len()];
+    let mut waiting = vec![expr.root];
+    while let Some(id) = waiting.pop() {
+        if std::mem::replace(&mut wanted[id], true) {
+            continue;
+        }
+        if let Some(found) = masks::condition(expr, id) {
+            masks.insert(id, found);
+            continue;
+        }
+        match &expr.nodes[id].0 {
+            ExprNode::Call(_, inputs) => waiting.extend(inputs.iter().copied()),
+            ExprNode::Convert(input) => waiting.push(*input),
+            ExprNode::Operand(_)
+            | ExprNode::Constant(_)
+            | ExprNode::Index(_)
+            | ExprNode::Var(_) => {}
+        }
+    }
+    (masks, wanted)
+}
+
 struct Planner<'a> {
     expr: &'a Expr,
     small: &'a [bool],
     constants: &'a [Option<f64>],
+    /// Conditions on positions.
+    masks: BTreeMap<ExprId, Vec<Affine>>,
     uses: Vec<usize>,
     steps: Vec<Step>,
     done: BTreeMap<ExprId, Source>,
@@ -125,7 +158,22 @@ impl Planner<'_> {
         Ok(found)
     }
 
+    /// The value where all conditions hold, a number elsewhere.
+    fn masked(&mut self, value: Source, conditions: &[Affine], other: f64, dtype: DType) -> Source {
+        let keep = |(at, condition): (usize, &Affine)| (at, condition.clone());
+        let mut value = value;
+        for (at, condition) in conditions.iter().enumerate().map(keep) {
+            // Rounded once, at the end.
+            let dtype = if at + 1 == conditions.len() { dtype } else { DType::F32 };
+            value = self.push(Does::Masked(value, condition, other), dtype, false);
+        }
+        value
+    }
+
     fn make(&mut self, node: ExprId) -> Result<Source, String> {
+        if let Some(conditions) = self.masks.get(&node).cloned() {
+            return Ok(self.masked(Source::Constant(1.0), &conditions, 0.0, DType::Bool));
+        }
         let (what, dtype) = &self.expr.nodes[node];
         match what {
             ExprNode::Operand(index) => match self.constants[*index] {
@@ -178,6 +226,13 @@ impl Planner<'_> {
                 let (one, zero) = (Source::Constant(1.0), Source::Constant(0.0));
                 return Ok(self.push(Does::Activate(known, x, one, zero), dtype, small));
             }
+        }
+        if function == ScalarFn::Select
+            && let Some(conditions) = self.masks.get(&inputs[0]).cloned()
+            && let Source::Constant(other) = self.value(inputs[2])?
+        {
+            let value = self.value(inputs[1])?;
+            return Ok(self.masked(value, &conditions, other, dtype));
         }
         if function == ScalarFn::Select {
             let sources = [self.value(inputs[0])?, self.value(inputs[1])?, self.value(inputs[2])?];
@@ -256,6 +311,7 @@ impl Planner<'_> {
             | Does::Tensor(..)
             | Does::Both(..)
             | Does::Select(..)
+            | Does::Masked(..)
             | Does::Copy(_) => None,
         }
     }

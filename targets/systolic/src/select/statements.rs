@@ -1,10 +1,13 @@
 //! Statement by statement: where each tile lies, and the instructions that make it.
 
 use super::contract::{self, Part, Product};
+use super::gather;
 use super::map::{self, Held, copy_piece, memset};
 use super::place::{self, Domain, Piece, Place, Rows, allocate, count, pieces};
 use super::plan;
 use super::reduce;
+use super::rowwise;
+use super::search;
 use super::tiling::{self, Choice};
 use super::transfer::{self, Far};
 use super::tree::{Buffer, Builder, Node};
@@ -56,6 +59,8 @@ struct Planned {
     product: Product,
     /// Whether the left factor is stationary.
     left_stationary: bool,
+    /// Whether each row sums for itself.
+    by_rows: bool,
 }
 
 /// What comes out of selection: the tree, its buffers and variables, and what it takes.
@@ -67,6 +72,7 @@ pub(crate) fn emit(
     limits: &Limits,
     constants: &[bool],
     choice: &Choice,
+    single: bool,
 ) -> Result<Emitted, String> {
     for (_, tile) in kernel.tiles.iter() {
         if matches!(tile.dtype, DType::I4 | DType::U4 | DType::F4E2M1) {
@@ -91,6 +97,7 @@ pub(crate) fn emit(
         targets: BTreeMap::new(),
         ordered: BTreeMap::new(),
     };
+    selector.builder.single = single;
     selector.plan()?;
     selector.body(&kernel.body)?;
     Ok(selector.builder.finish())
@@ -133,6 +140,10 @@ impl<'a> Selector<'a> {
         }
         for found in tiling::products(kernel) {
             let planned = self.plan_product(&found)?;
+            if planned.by_rows {
+                self.read[found.1.index()] = true;
+                self.read[found.2.index()] = true;
+            }
             self.products.insert(found.0, planned);
         }
         Ok(())
@@ -145,7 +156,9 @@ impl<'a> Selector<'a> {
             side.len() == self.rows.len()
                 && side.iter().all(|(axis, _)| self.rows.iter().any(|(row, _)| row == axis))
         };
+        let by_rows = on_rows(&batch) && rowwise::rows(self.kernel, found).is_some();
         let left_stationary = match (on_rows(&left), on_rows(&right)) {
+            _ if by_rows => left.is_empty(),
             (true, _) => true,
             (false, true) => false,
             (false, false) => return Err("a product's rows are not those of the kernel".to_owned()),
@@ -162,6 +175,7 @@ impl<'a> Selector<'a> {
         Ok(Planned {
             product: Product { inner, taps, rows: self.rows.clone(), columns, batch },
             left_stationary,
+            by_rows,
         })
     }
 
@@ -225,9 +239,30 @@ impl<'a> Selector<'a> {
                 }
                 self.reduce(result, *combine, *init, *tile, over)?;
             }
-            TileOp::Gather { .. } => return Err("a gather".to_owned()),
-            TileOp::ArgReduce { .. } => return Err("a search".to_owned()),
-            TileOp::Scan { .. } => return Err("a scan".to_owned()),
+            TileOp::Gather { operand, at, index } => self.gather(result, *operand, at, index)?,
+            TileOp::ArgReduce { last: true, .. } => {
+                return Err("a search for the last of equals".to_owned());
+            }
+            TileOp::ArgReduce { combine, tile, over, last: false } => {
+                let from = self.floats(*tile, "search")?;
+                let to = self.target(result, self.kernel.tiles[result].dtype)?;
+                let domain = self.domain(*tile);
+                let (builder, vars) = (&mut self.builder, &self.vars);
+                search::arg_reduce(builder, vars, *combine, (&from, &to), &domain, *over)?;
+                self.states[result.index()] = Some(State::Held(Held::At(to)));
+            }
+            TileOp::Scan { reverse: true, .. } => return Err("a scan from the end".to_owned()),
+            TileOp::Scan { combine, tile, over, exclusive, reverse: false, accumulate } => {
+                if *accumulate != DType::F32 {
+                    return Err(format!("sums in {accumulate} are exact"));
+                }
+                let from = self.floats(*tile, "scan")?;
+                let to = self.target(result, self.kernel.tiles[result].dtype)?;
+                let domain = self.domain(*tile);
+                let builder = &mut self.builder;
+                search::scan(builder, *combine, (&from, &to), &domain, *over, *exclusive)?;
+                self.states[result.index()] = Some(State::Held(Held::At(to)));
+            }
             TileOp::Sort { .. } => return Err("a sort".to_owned()),
         }
         self.as_factors(result)
@@ -332,7 +367,7 @@ impl<'a> Selector<'a> {
         let mut found = Vec::new();
         for (result, a, b, _) in tiling::products(self.kernel) {
             for (factor, left) in [(a, true), (b, false)] {
-                if factor == tile {
+                if factor == tile && !self.products[&result].by_rows {
                     found.push(((result, left), self.products[&result].clone()));
                 }
             }
@@ -404,8 +439,10 @@ impl<'a> Selector<'a> {
         a: TileId,
         b: TileId,
     ) -> Result<(), String> {
-        let _ = (a, b);
         let planned = self.products[&result].clone();
+        if planned.by_rows {
+            return self.sum_rows(result, init, (a, b), &planned.product);
+        }
         let factor = |left: bool| {
             let found = self.factors.get(&(result, left)).cloned();
             found.ok_or_else(|| "a factor is not at hand".to_owned())
@@ -459,6 +496,82 @@ impl<'a> Selector<'a> {
         Ok(())
     }
 
+    /// A product in which each row sums for itself.
+    fn sum_rows(
+        &mut self,
+        result: TileId,
+        init: TileId,
+        (a, b): (TileId, TileId),
+        product: &Product,
+    ) -> Result<(), String> {
+        let (Held::At(a), Held::At(b)) = (self.settle(a)?, self.settle(b)?) else {
+            return Err("a factor is a number".to_owned());
+        };
+        let start = match self.settle(init)? {
+            Held::Constant(value) if value.to_f64() == 0.0 => None,
+            Held::Constant(_) => return Err("a sum starts from a number".to_owned()),
+            Held::At(place) => Some(place),
+        };
+        let taps: Rows = product.inner.iter().chain(&product.taps).copied().collect();
+        let domain = self.domain(result);
+        let dtype = self.kernel.tiles[result].dtype;
+        let out = self.target(result, dtype)?;
+        let name = self.kernel.tiles[result].name.clone();
+        let sum = if dtype == DType::F32 {
+            out.clone()
+        } else {
+            allocate(&mut self.builder, &domain, DType::F32, 2, &name)?
+        };
+        let (builder, start) = (&mut self.builder, start.as_ref());
+        rowwise::contract(builder, &domain, &taps, (&a, &b), start, &sum)?;
+        if dtype != DType::F32 {
+            for piece in pieces(&domain) {
+                copy_piece(builder, &piece, &domain, &sum, &out);
+            }
+        }
+        self.states[result.index()] = Some(State::Held(Held::At(out)));
+        Ok(())
+    }
+
+    fn gather(
+        &mut self,
+        result: TileId,
+        operand: OperandId,
+        at: &'a [Affine],
+        index: &[(usize, TileId)],
+    ) -> Result<(), String> {
+        let [(dim, positions)] = *index else {
+            return Err("a gather along several dimensions".to_owned());
+        };
+        let far = Far {
+            index: u16::try_from(operand.index()).map_err(|_| "too many operands".to_owned())?,
+            operand: &self.kernel.operands[operand],
+            at,
+            ordered: self.ordered.get(&operand).copied(),
+        };
+        let held = self.settle(positions)?;
+        let index = (&held, self.dims(positions));
+        let rows = self.rows_of(result);
+        let (dims, name) = (self.dims(result), self.kernel.tiles[result].name.clone());
+        let (builder, vars) = (&mut self.builder, &self.vars);
+        let place = gather::gather(builder, vars, &far, dim, index, dims, &rows, &name)?;
+        self.states[result.index()] = Some(State::Held(Held::At(place)));
+        Ok(())
+    }
+
+    /// What is searched or scanned: a tile of numbers that f32 holds.
+    fn floats(&mut self, tile: TileId, what: &str) -> Result<Place, String> {
+        let dtype = self.kernel.tiles[tile].dtype;
+        if dtype.class() != Class::Float {
+            return Err(format!("a {what} of {dtype} is exact"));
+        }
+        match self.settle(tile)? {
+            Held::At(place) if place.rows == self.rows_of(tile) => Ok(place),
+            Held::At(_) => Err(format!("a {what} of what all rows share")),
+            Held::Constant(_) => Err(format!("a {what} of a number")),
+        }
+    }
+
     fn map(&mut self, result: TileId, operands: &[TileId], expr: &Expr) -> Result<(), String> {
         let domain = self.domain(result);
         // A conversion between floating-point types that loses nothing is only another way to read.
@@ -502,6 +615,12 @@ impl<'a> Selector<'a> {
         };
         // The parts of one product are taken where they are, if they are parts of this domain too.
         let mut in_parts = None;
+        // GpSimdE, which tests positions, does not reach PSUM.
+        for step in &steps {
+            if let plan::Does::Masked(plan::Source::Operand(index), ..) = &step.does {
+                self.settle(operands[*index])?;
+            }
+        }
         for &tile in operands {
             if let Some(State::Parts(_)) = &self.states[tile.index()] {
                 if in_parts.is_none() && self.domain(tile).free == domain.free {
@@ -533,7 +652,7 @@ impl<'a> Selector<'a> {
             }
             work.push((piece, held));
         }
-        map::run(&mut self.builder, &domain, &work, &steps, &out)?;
+        map::run(&mut self.builder, &self.vars, &domain, &work, &steps, &out)?;
         self.states[result.index()] = Some(State::Held(Held::At(out)));
         Ok(())
     }
@@ -590,7 +709,7 @@ impl<'a> Selector<'a> {
                 let held = vec![start, Held::At(partial)];
                 let work: Vec<(Piece, Vec<Held>)> =
                     pieces(&domain).into_iter().map(|piece| (piece, held.clone())).collect();
-                map::run(&mut self.builder, &domain, &work, &steps, &place)?;
+                map::run(&mut self.builder, &self.vars, &domain, &work, &steps, &place)?;
                 place
             }
         };

@@ -208,6 +208,9 @@ pub(crate) fn choices(kernel: &Kernel) -> Vec<Choice> {
     let mut found: Vec<(f64, Choice)> = Vec::new();
     let products = products(kernel);
     if let Some(product) = products.last() {
+        if let Some(rows) = super::rowwise::rows(kernel, product) {
+            found.push((0.0, Choice { rows }));
+        }
         let [left, right, _] = sides(kernel, product);
         for side in [left, right] {
             if side.is_empty() {
@@ -276,7 +279,10 @@ pub(crate) fn tile(
     }
     let products = products(kernel);
     let schedule = match products.last() {
-        Some(product) => product_tiles(kernel, product, choice, level),
+        Some(product) if super::rowwise::rows(kernel, product).as_ref() == Some(&choice.rows) => {
+            row_tiles(kernel, choice, level, limits)
+        }
+        Some(product) => product_tiles(kernel, product, choice, level, limits),
         None => row_tiles(kernel, choice, level, limits),
     };
     let Some(schedule) = schedule else { return Ok(None) };
@@ -314,7 +320,9 @@ fn product_tiles(
     product: &(TileId, TileId, TileId, Vec<Axis>),
     choice: &Choice,
     level: usize,
+    limits: &Limits,
 ) -> Option<Schedule> {
+    let bank = limits.product_columns;
     let [left, right, batch] = sides(kernel, product);
     let on_rows = |side: &Rows| {
         side.len() == choice.rows.len() && side.iter().all(|(axis, _)| choice.rows.contains(axis))
@@ -329,7 +337,7 @@ fn product_tiles(
         batch: batch.clone(),
     };
     let most = [8, 4, 2, 1, 1][level];
-    if part_count(&whole) <= most {
+    if part_count(&whole, bank) <= most {
         // A smaller level cuts what fits anyway.
         return (level == 0).then_some(schedule);
     }
@@ -341,7 +349,7 @@ fn product_tiles(
     }
     let (row_count, column_count) = (count(&rows), count(&columns));
     let chunks = row_count.div_ceil(PARTITIONS);
-    let banks = column_count.div_ceil(512);
+    let banks = column_count.div_ceil(bank);
     if chunks * banks > most {
         // Rows first: each set of rows reads the moving factor again.
         let row_sets = if banks >= most { 1 } else { (most / banks).min(chunks).max(1) };
@@ -357,7 +365,7 @@ fn product_tiles(
         // The outer loop keeps its factor. A factor that has to be transposed is kept, or else the one that is longer.
         let rows_outside = transposed(kernel, product, &rows)
             || (!transposed(kernel, product, &columns) && row_count > 4 * column_count);
-        let cuts = [(&columns, column_banks * 512), (&rows, row_sets * PARTITIONS)];
+        let cuts = [(&columns, column_banks * bank), (&rows, row_sets * PARTITIONS)];
         let order = if rows_outside { [1, 0] } else { [0, 1] };
         for index in order {
             cut_sides(kernel, &mut schedule, cuts[index].0, cuts[index].1);

@@ -157,13 +157,13 @@ pub(crate) struct Far<'a> {
 }
 
 impl Far<'_> {
-    fn strides(&self) -> Vec<i64> {
+    pub(crate) fn strides(&self) -> Vec<i64> {
         let shape: Vec<usize> = self.operand.dims.iter().map(|&(_, size)| size).collect();
         strides(&shape).iter().map(|&stride| stride as i64).collect()
     }
 
     /// Elements from one position to the next along an axis.
-    fn stride(&self, axis: Axis) -> i64 {
+    pub(crate) fn stride(&self, axis: Axis) -> i64 {
         let terms = self.at.iter().zip(self.strides());
         terms.map(|(at, stride)| at.coefficient(Term::Axis(axis)) * stride).sum()
     }

@@ -92,6 +92,10 @@ pub(crate) struct Builder<'a> {
     pub(crate) banks_used: u8,
     /// Predicted time of VectorE, ScalarE and GpSimdE, in nanoseconds.
     pub(crate) busy: [f64; 3],
+    /// Whether every tile is kept once, so that as much as possible fits.
+    pub(crate) single: bool,
+    /// What lies in SBUF: names, bytes of one turn in each partition, turns.
+    live: Vec<(String, u64, u8)>,
     /// The banks that all transposes share.
     scratch: Option<[usize; 2]>,
     open: Vec<Open>,
@@ -109,6 +113,8 @@ impl<'a> Builder<'a> {
             sbuf_used: 0,
             banks_used: 0,
             busy: [0.0; 3],
+            single: false,
+            live: Vec::new(),
             scratch: None,
             open: Vec::new(),
             nodes: Vec::new(),
@@ -186,17 +192,48 @@ impl<'a> Builder<'a> {
 
     /// New SBUF memory of so many bytes in each partition, in several turns of the innermost loop.
     pub(crate) fn sbuf(&mut self, bytes: u64, turns: u8, name: &str) -> Result<usize, String> {
-        let (turns, turn) = self.turns(turns);
+        let (mut turns, mut turn) = self.turns(turns);
         let bytes = bytes.max(1).div_ceil(32) * 32;
+        if self.single {
+            (turns, turn) = (1, None);
+        }
         let end = u64::from(self.sbuf_used) + bytes * u64::from(turns);
         if end > u64::from(self.limits.sbuf_bytes) {
-            return Err(format!("{TOO_LARGE}{name} of {bytes} bytes a partition"));
+            return Err(self.too_large(name, bytes, turns));
         }
+        self.live.push((name.to_owned(), bytes, turns));
         let base = self.sbuf_used;
         self.sbuf_used = u32::try_from(end).expect("it is below the limit");
         let bytes = u32::try_from(bytes).expect("it is below the limit");
         self.buffers.push(Buffer { space: Space::Sbuf, base, bytes, turns, turn });
         Ok(self.buffers.len() - 1)
+    }
+
+    /// What does not fit, beside what, and how large it could be.
+    fn too_large(&self, name: &str, bytes: u64, turns: u8) -> String {
+        let size = |bytes: u64, turns: u8| match turns {
+            1 => format!("{bytes} bytes"),
+            turns => format!("{turns} x {bytes} bytes"),
+        };
+        let limit = u64::from(self.limits.sbuf_bytes);
+        let free = limit - u64::from(self.sbuf_used);
+        let mut live: Vec<&(String, u64, u8)> = self.live.iter().collect();
+        // The largest first; of equals, the one that was there first.
+        live.sort_by_key(|(_, bytes, turns)| std::cmp::Reverse(bytes * u64::from(*turns)));
+        let mut beside = String::new();
+        for (at, (name, bytes, turns)) in live.iter().take(MOST_TOLD).enumerate() {
+            let word = if at == 0 { " beside" } else { "," };
+            beside += &format!("{word} {} ({})", told(name), size(*bytes, *turns));
+        }
+        if live.len() > MOST_TOLD {
+            beside += &format!(" and {} more", live.len() - MOST_TOLD);
+        }
+        let most = free / u64::from(turns.max(1)) / 32 * 32;
+        format!(
+            "{TOO_LARGE}{} takes {} of each SBUF partition, where {free} of {limit} are free{beside}; the largest tile that would fit takes {most} bytes a partition",
+            told(name),
+            size(bytes, turns)
+        )
     }
 
     /// A new bank of PSUM.
@@ -248,7 +285,7 @@ impl<'a> Builder<'a> {
         Ref { access, buffer }
     }
 
-    fn touch(&self, found: &Ref, writes: bool) -> Touch {
+    pub(crate) fn touch(&self, found: &Ref, writes: bool) -> Touch {
         let buffer = &self.buffers[found.buffer];
         let low = found.access.offset.constant - i64::from(buffer.base);
         let span: i64 = found
@@ -314,6 +351,14 @@ impl<'a> Builder<'a> {
         }
     }
 }
+
+/// A tile by its name; what has none is called what it is.
+fn told(name: &str) -> String {
+    if name.contains(' ') { name.to_owned() } else { format!("%{name}") }
+}
+
+/// So many buffers are told of where one does not fit.
+const MOST_TOLD: usize = 12;
 
 /// How a reason starts that a smaller tile would mend.
 pub(crate) const TOO_LARGE: &str = "too large: ";
