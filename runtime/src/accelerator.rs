@@ -49,10 +49,27 @@ pub(crate) struct Others<'a> {
 impl Accelerator {
     /// Compiles a verified module. In debug builds the program is checked independently.
     pub(crate) fn new(module: &Module, systolic: &Arc<Systolic>) -> Result<Accelerator, Error> {
+        Accelerator::compile(module, systolic, false)
+    }
+
+    /// Compiles kernels with the tiles that somebody wrote: they fit or they do not.
+    pub(crate) fn as_written(
+        module: &Module,
+        systolic: &Arc<Systolic>,
+    ) -> Result<Accelerator, Error> {
+        Accelerator::compile(module, systolic, true)
+    }
+
+    fn compile(
+        module: &Module,
+        systolic: &Arc<Systolic>,
+        as_written: bool,
+    ) -> Result<Accelerator, Error> {
         let limits = limits::Limits::of(&systolic.machine);
         let options = lower::Options {
             precision: systolic.precision.casts(),
             fallback_only: systolic.fallback_only,
+            as_written,
         };
         let compiled = lower::compile(module, &limits, &options).map_err(refused)?;
         let lower::Compiled { program, module, constants, casts, fallbacks } = compiled;

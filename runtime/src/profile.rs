@@ -31,6 +31,8 @@ pub struct Profile {
     pub hbm_bytes: u64,
     /// Bytes of HBM that weights, inputs, results and everything between take.
     pub resident_bytes: u64,
+    /// The largest of those tensors, with their bytes.
+    pub largest_tensors: Vec<(String, u64)>,
     /// Operations of products, of what the array does at bf16 in that time.
     pub mfu: f64,
     /// The same for the operations that the hardware carries out: f32 counts four times.
@@ -317,6 +319,7 @@ pub(crate) fn of_report(code: &Accelerator, report: &Report, simulate_ms: f64) -
         flops: report.flops,
         hbm_bytes,
         resident_bytes: resident_bytes(&code.program),
+        largest_tensors: largest_tensors(&code.program),
         mfu: share(report.flops as f64, peak),
         hfu: share(report.array_flops as f64, peak),
         mbu: share(hbm_bytes as f64, machine.hbm.stack_gbs * 1e9),
@@ -331,6 +334,21 @@ pub(crate) fn of_report(code: &Accelerator, report: &Report, simulate_ms: f64) -
         fallbacks: code.fallbacks.clone(),
         events: events(report),
     }
+}
+
+/// How many tensors are told of where the memory is too small.
+const LARGEST: usize = 6;
+
+fn largest_tensors(program: &systole_systolic::program::Program) -> Vec<(String, u64)> {
+    let own = program.tensors.iter().filter(|tensor| tensor.alias.is_none());
+    let bytes = |tensor: &systole_systolic::program::Tensor| {
+        tensor.elements.saturating_mul(tensor.dtype.bytes() as u64)
+    };
+    let mut all: Vec<(String, u64)> =
+        own.map(|tensor| (tensor.name.clone(), bytes(tensor))).collect();
+    all.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    all.truncate(LARGEST);
+    all
 }
 
 /// What all tensors take that are not the memory of another one.

@@ -48,7 +48,7 @@ impl Written {
             _ => module::parse(text)?,
         };
         module::verify(&module)?;
-        Ok(Written { code: Accelerator::new(&module, systolic)? })
+        Ok(Written { code: Accelerator::as_written(&module, systolic)? })
     }
 
     /// The time of a run. `scalars` are the numbers of tensors that decide it, by name.

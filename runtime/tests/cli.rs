@@ -643,3 +643,79 @@ fn what_is_no_model_is_told_once() {
     assert_eq!(ended.err.matches("error[").count(), 1, "{ended:?}");
     assert!(ended.err.contains("neither an ONNX model nor"), "{ended:?}");
 }
+
+/// The fourth version of the published walk through a product: blocks of 2 x 2 tiles along both sides, whole along the sum.
+const BLOCKED: &str = "kernel @blocked(%a: f32[k: 8192, m: 4096], %b: f32[k: 8192, n: 8192]) -> (%y: f32[m: 4096, n: 8192]) {
+  for %m in 0..4096 step 256 parallel {
+    for %n in 0..8192 step 1024 parallel {
+      %left: near f32[k: 8192, m: 256] = load %a[0, %m]
+      %right: near f32[k: 8192, n: 1024] = load %b[0, %n]
+      store %y[%m, %n] = contract (fill 0.0), %left, %right over k
+    }
+  }
+}
+";
+
+#[test]
+fn a_schedule_that_was_written_and_exceeds_sbuf_does_not_fit() {
+    let folder = folder(&[("blocked.tir", BLOCKED.as_bytes())]);
+    let ended = systole(folder.path(), &["profile", "blocked.tir", "--target", "trn2"]);
+    assert_eq!((ended.code, ended.out.as_str()), (Some(4), ""), "{ended:?}");
+    for word in ["%right takes", "262144 bytes", "of 212984", "%left", "would fit", "@blocked"] {
+        assert!(ended.err.contains(word), "no {word} in {}", ended.err);
+    }
+}
+
+#[test]
+fn profile_and_check_have_the_documented_forms() {
+    let folder = models();
+    let run = |arguments: &[&str]| ok(systole(folder.path(), arguments)).json();
+    let keys = |object: &serde_json::Value| -> Vec<String> {
+        object.as_object().expect("an object").keys().cloned().collect()
+    };
+    let object = run(&["profile", "dense.onnx", "--dim", "batch=4", "--json"]);
+    let wanted = [
+        "schema",
+        "target",
+        "time_us",
+        "bound_us",
+        "bound_by",
+        "flops",
+        "hbm_bytes",
+        "mfu",
+        "mbu",
+        "engines",
+        "ops",
+        "sbuf_peak_bytes",
+        "psum_peak_bytes",
+        "instructions",
+        "simulate_ms",
+        "energy_j",
+    ];
+    assert_eq!(keys(&object), wanted);
+    assert_eq!(keys(&object["engines"]["tensor"]), ["active_us", "instructions"]);
+    assert_eq!(keys(&object["ops"][0]), ["name", "origins", "time_us", "bound_by", "engine"]);
+    let object = run(&["check", "dense.onnx", "--dim", "batch=4", "--target", "trn2", "--json"]);
+    let wanted = ["schema", "supported", "ops", "fits", "hbm_bytes", "predicted_us", "bound_by"];
+    assert_eq!(keys(&object), wanted);
+    assert_eq!(keys(&object["ops"][0]), ["op", "count", "supported", "why"]);
+}
+
+#[test]
+fn profile_takes_the_configuration_of_a_language_model() {
+    let config = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96, "vocab_size": 50,
+        "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+        "torch_dtype": "bfloat16"}"#;
+    let folder = folder(&[("config.json", config.as_bytes())]);
+    let time = |dims: &[&str]| {
+        let ended =
+            ok(systole(folder.path(), &[&["profile", "config.json", "--json"], dims].concat()));
+        ended.json()["time_us"].as_f64().expect("a number")
+    };
+    let one = time(&["--dim", "tokens=128", "--dim", "layers=1"]);
+    let two = time(&["--dim", "tokens=128"]);
+    assert!(one < two, "{one} {two}");
+    let ended = systole(folder.path(), &["profile", "config.json", "--dim", "width=3"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+}

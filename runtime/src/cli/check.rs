@@ -4,12 +4,13 @@ use super::args::CheckArgs;
 use super::console;
 use super::failure::Failure;
 use super::guard::Context;
+use super::profile::ANNOUNCED;
 use super::session::{self, Loaded};
 use super::show;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use systole::{Code, Error, ErrorKind, Model, Port, SavedProgram, Target};
+use systole::{Code, Error, ErrorKind, Model, Port, Profile, SavedProgram, Target};
 
 pub(super) fn check(context: &Context, args: &CheckArgs) -> Result<(), Failure> {
     let target =
@@ -123,9 +124,6 @@ fn check_modeled(
             "hbm_bytes": hbm_bytes,
             "predicted_us": profile.as_ref().map(|profile| profile.time_us),
             "bound_by": profile.as_ref().map(|profile| profile.bound_by.clone()),
-            "model": model.name(),
-            "target": target.name(),
-            "why": refusals,
         });
         format!("{object}\n")
     } else {
@@ -146,9 +144,11 @@ fn check_modeled(
                 let fits = if fits == Some(false) { "does not fit" } else { "fits" };
                 let mb = profile.resident_bytes as f64 / 1e6;
                 let (time, by) = (profile.time_us, &profile.bound_by);
+                let announced =
+                    if profile.announced { format!(" ({ANNOUNCED})") } else { String::new() };
                 let _ = writeln!(
                     text,
-                    "{name}: {fits} with {mb:.1} MB in HBM; {time:.1} us, bound by {by}"
+                    "{name}{announced}: {fits} with {mb:.1} MB in HBM; {time:.1} us, bound by {by}"
                 );
                 if !profile.fallbacks.is_empty() {
                     let count = profile.fallbacks.len();
@@ -169,15 +169,33 @@ fn check_modeled(
         text
     };
     console::print(&text)?;
+    if context.json && profile.as_ref().is_some_and(|profile| profile.announced) {
+        context.note(&format!("{}: {ANNOUNCED}", target.name()));
+    }
     match (error, fits) {
         (Some(error), _) => Err(Failure::Library(error)),
         (None, Some(false)) => {
-            let message = format!("the model does not fit the memory of {}", target.name());
+            let message = too_large(target, profile.as_ref());
             Err(Failure::Library(Error::new(ErrorKind::DoesNotFit, Code::TooLarge, message)))
         }
         (None, Some(true) | None) if !supported => Err(Failure::Unsupported),
         (None, Some(true) | None) => Ok(()),
     }
+}
+
+/// What the memory holds, where that is more than there is.
+fn too_large(target: &Target, profile: Option<&Profile>) -> String {
+    let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    let mut text = format!("the model does not fit the memory of {}", target.name());
+    let Some(profile) = profile else { return text };
+    let capacity = target.hbm_capacity_bytes().unwrap_or(0);
+    let needed = profile.resident_bytes;
+    let _ = write!(text, ": it takes {} of {}", mb(needed), mb(capacity));
+    for (at, (name, bytes)) in profile.largest_tensors.iter().enumerate() {
+        let word = if at == 0 { "; the largest tensors are" } else { "," };
+        let _ = write!(text, "{word} %{name} ({})", mb(*bytes));
+    }
+    text
 }
 
 /// A saved program has no operators any more; what remains to be seen is whether this machine takes it.

@@ -7,6 +7,7 @@ mod claims;
 mod collective;
 mod compare;
 mod compile;
+mod config;
 mod console;
 mod crash;
 mod diff;

@@ -1,6 +1,7 @@
 //! `systole profile`: where the time goes on a modeled accelerator.
 
 use super::args::ProfileArgs;
+use super::config;
 use super::console;
 use super::failure::Failure;
 use super::guard::Context;
@@ -49,6 +50,9 @@ pub(super) fn profile(context: &Context, args: &ProfileArgs) -> Result<(), Failu
     }
     for cast in &found.casts {
         context.note(cast);
+    }
+    if found.announced && context.json {
+        context.note(&format!("{}: {ANNOUNCED}", found.target));
     }
     console::print(&if context.json { format!("{}\n", object(&found)) } else { table(&found) })
 }
@@ -119,7 +123,11 @@ pub(super) fn compiled(
     args: &ProfileArgs,
     target: Target,
 ) -> Result<Program, Failure> {
-    let model = session::load(context, &args.model)?;
+    context.enter("load");
+    let (model, dims) = match config::is_config(&args.model) {
+        true => (config::model(&args.model, &args.dims)?, &[][..]),
+        false => (session::load(context, &args.model)?, args.dims.as_slice()),
+    };
     context.enter("compile");
     let mut compiler = Compiler::new().target(target).cancel(context.cancel());
     if let Some(deadline) = context.deadline() {
@@ -134,8 +142,7 @@ pub(super) fn compiled(
     for (name, sharding) in &args.shardings {
         compiler = compiler.shard(name, sharding);
     }
-    let compiler =
-        args.dims.iter().fold(compiler, |compiler, (name, size)| compiler.bind(name, *size));
+    let compiler = dims.iter().fold(compiler, |compiler, (name, size)| compiler.bind(name, *size));
     let program = compiler.compile(&model)?;
     if program.cached() == 0 {
         let inputs = session::inputs(context, program.signature(), &args.inputs, Wanted::All)?;
@@ -216,13 +223,16 @@ pub(super) fn origins(origins: &[String]) -> String {
     }
 }
 
+/// What every report says of a machine of which no more is known.
+pub(super) const ANNOUNCED: &str = "from announced ratios alone";
+
 /// How many kernels the table shows: those that take longest.
 const SHOWN: usize = 24;
 
 fn table(profile: &Profile) -> String {
     let mut text = String::new();
     let time = profile.time_us;
-    let announced = if profile.announced { " (announced figures only)" } else { "" };
+    let announced = if profile.announced { format!(" ({ANNOUNCED})") } else { String::new() };
     let bound = match profile.bound_us {
         Some(bound) if bound > 0.0 => {
             format!(
@@ -337,11 +347,12 @@ fn page(name: &str, profile: &Profile) -> String {
     let bound = profile.bound_us.map_or(String::new(), |bound| {
         format!("; at least {bound:.2} us by {}", escape(&profile.bound_by))
     });
+    let announced = if profile.announced { format!(" ({ANNOUNCED})") } else { String::new() };
     let mut text = format!(
         "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{name}</title>\n\
          <style>body{{font:15px sans-serif;margin:2em}}table{{border-collapse:collapse;margin:1em 0}}\
          th,td{{padding:.2em .8em;text-align:left;border-bottom:1px solid #ddd}}</style>\n\
-         <h1>{name} on {target}</h1>\n<p>{time:.2} us{bound}. MFU {mfu:.1} %, HFU {hfu:.1} %, MBU {mbu:.1} %, {energy:.3} mJ.</p>\n",
+         <h1>{name} on {target}{announced}</h1>\n<p>{time:.2} us{bound}. MFU {mfu:.1} %, HFU {hfu:.1} %, MBU {mbu:.1} %, {energy:.3} mJ.</p>\n",
         name = escape(name),
         target = escape(&profile.target),
         time = profile.time_us,

@@ -4,7 +4,6 @@
 use crate::isa::Op;
 use crate::limits::{Limits, PARTITIONS};
 use crate::program::{self, Engine, Exchange, Instruction, Item, Program, Value, VarInfo};
-use crate::program::{self, Engine, Instruction, Item, Program, Value, VarInfo};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

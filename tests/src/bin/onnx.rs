@@ -15,7 +15,7 @@ The ONNX backend tests, and folders of trained models, run in this process.
 
   cargo run --release -p systole-tests --bin onnx -- suite --data DIR [options]
       --data DIR          what tests/onnx_suite/prepare.py wrote
-      --engine NAME       reference, kernels or host (default host)
+      --engine NAME       reference, kernels, host or trn2 (default host)
       --ops FILE          only tests that use no operator but the listed ones
       --filter TEXT       only tests with TEXT in their names
       --failures          every test that does not pass, with the reason
@@ -29,6 +29,8 @@ struct Options {
     command: String,
     folder: PathBuf,
     engines: Vec<Engine>,
+    /// For models: engines or any other target.
+    targets: Vec<String>,
     ops: Option<BTreeSet<String>>,
     filter: String,
     failures: bool,
@@ -74,6 +76,7 @@ fn read_options(arguments: Vec<String>) -> Result<Option<Options>, String> {
         command,
         folder: PathBuf::new(),
         engines: vec![Engine::Reference],
+        targets: vec!["reference".to_owned()],
         ops: None,
         filter: String::new(),
         failures: false,
@@ -86,7 +89,13 @@ fn read_options(arguments: Vec<String>) -> Result<Option<Options>, String> {
         let mut value = || arguments.next().ok_or_else(|| format!("{flag} wants a value"));
         match flag.as_str() {
             "--data" | "--models" => options.folder = PathBuf::from(value()?),
-            "--engine" | "--target" => options.engines = read_engines(&value()?)?,
+            "--engine" | "--target" => {
+                let names = value()?;
+                options.targets = names.split(',').map(str::to_owned).collect();
+                if options.command == "suite" {
+                    options.engines = read_engines(&names)?;
+                }
+            }
             "--ops" => options.ops = Some(read_ops(Path::new(&value()?))?),
             "--filter" => options.filter = value()?,
             "--jobs" => options.jobs = number(&flag, &value()?)?,
@@ -163,8 +172,8 @@ fn run_models(options: &Options) -> Result<(), String> {
     let mut wrong = 0;
     for folder in models::folders(&options.folder)? {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        for engine in &options.engines {
-            let target = Target::from_name(engine.name()).map_err(|error| error.to_string())?;
+        for target in &options.targets {
+            let target = Target::from_name(target).map_err(|error| error.to_string())?;
             match models::run(&folder, &target) {
                 Ok(figures) => println!("ok    {name:20} {target:10} {figures}"),
                 Err(error) => {
