@@ -3,10 +3,10 @@
 
 use crate::lower::{Precision, convert_kernel};
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use systole_compiler::expr::{Expr, ExprNode, Scalar};
 use systole_compiler::kernel::{Kernel, Stmt, TileId, TileOp};
-use systole_compiler::module::{Buffer, BufferId, Lifetime, Module, Step};
+use systole_compiler::module::{Buffer, BufferId, KernelId, Lifetime, Module, Step};
 use systole_compiler::types::DType;
 
 /// Narrows a module; says what was narrowed, one line each.
@@ -39,8 +39,7 @@ fn tensors(module: &mut Module, dtype: DType, casts: &mut Vec<String>) {
     let ids: Vec<BufferId> = module.buffers.iter().map(|(id, _)| id).collect();
     let mut renamed: BTreeMap<BufferId, BufferId> = BTreeMap::new();
     let mut first_steps = Vec::new();
-    let mut kernels: BTreeMap<Vec<usize>, [Option<systole_compiler::module::KernelId>; 2]> =
-        BTreeMap::new();
+    let mut kernels: BTreeMap<Vec<usize>, [Option<KernelId>; 2]> = BTreeMap::new();
     let mut kernel_for = |module: &mut Module, from: DType, shape: &[usize]| {
         let slot = &mut kernels.entry(shape.to_vec()).or_default()[usize::from(from == DType::F32)];
         *slot.get_or_insert_with(|| {
@@ -48,6 +47,18 @@ fn tensors(module: &mut Module, dtype: DType, casts: &mut Vec<String>) {
             module.kernels.push(convert_kernel(shape, from, to))
         })
     };
+    // What fills tensors at load goes on in f32, since its results are narrowed afterwards; a run has copies of its own.
+    let mut at_load = BTreeSet::new();
+    each_call(&mut module.load_steps, &mut |kernel| at_load.extend([*kernel]));
+    let mut steps = std::mem::take(&mut module.steps);
+    let mut copies = BTreeMap::new();
+    each_call(&mut steps, &mut |kernel| {
+        if at_load.contains(kernel) {
+            let made = || module.kernels.push(module.kernels[*kernel].clone());
+            *kernel = *copies.entry(*kernel).or_insert_with(made);
+        }
+    });
+    module.steps = steps;
     let count = module.kernels.len();
     for &id in &ids {
         let buffer = module.buffers[id].clone();
@@ -122,8 +133,27 @@ fn tensors(module: &mut Module, dtype: DType, casts: &mut Vec<String>) {
     }
     module.steps = steps;
     let ids: Vec<_> = module.kernels.iter().map(|(id, _)| id).take(count).collect();
-    for id in ids {
+    for id in ids.into_iter().filter(|id| !at_load.contains(id)) {
         operands(&mut module.kernels[id], dtype);
+    }
+}
+
+/// Shows every call of a kernel, those in branches and loops too.
+fn each_call(steps: &mut [Step], see: &mut dyn FnMut(&mut KernelId)) {
+    for step in steps {
+        match step {
+            Step::Kernel { kernel, .. } => see(kernel),
+            Step::If { then, otherwise, .. } => {
+                each_call(then, see);
+                each_call(otherwise, see);
+            }
+            Step::While { before, body, .. } => {
+                each_call(before, see);
+                each_call(body, see);
+            }
+            Step::For { body, .. } => each_call(body, see),
+            Step::Copy { .. } | Step::Collective { .. } => {}
+        }
     }
 }
 
