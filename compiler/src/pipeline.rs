@@ -76,7 +76,7 @@ impl Observer for Silent {
 }
 
 /// The passes before lowering, in order. `simplify` and `fold-constants` run again after `expand`, which makes work
-/// for both; `fuse` comes last because it hides nodes in blocks, and `fuse-loops` before it because it wants to see them.
+/// for both; `fuse` comes last because it hides nodes in blocks.
 pub const DEFAULT: &[&str] = &[
     "inline-calls",
     "simplify",
@@ -88,7 +88,6 @@ pub const DEFAULT: &[&str] = &[
     "merge-duplicates",
     "simplify",
     "drop-dead",
-    "fuse-loops",
     "fuse",
 ];
 

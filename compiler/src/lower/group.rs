@@ -10,7 +10,6 @@
     reason = "a form that is not named is none of those asked for"
 )]
 
-use super::sequence::Sequence;
 use crate::expr::{Expr, ExprId, ExprNode, Scalar};
 use crate::graph::{Block, Function, Node, NodeId, ValueId};
 use crate::kernel::{
@@ -84,11 +83,10 @@ pub(super) struct Group<'a> {
     pub(super) kernel: Kernel,
     pub(super) extents: Vec<usize>,
     pub(super) scalars: Vec<ValueId>,
-    pub(super) sequence: Option<Sequence>,
-    pub(super) uses: BTreeMap<ValueId, usize>,
-    pub(super) tiles: BTreeMap<(ValueId, Index), TileId>,
     producers: BTreeMap<ValueId, NodeId>,
     inputs: BTreeMap<ValueId, OperandId>,
+    uses: BTreeMap<ValueId, usize>,
+    tiles: BTreeMap<(ValueId, Index), TileId>,
     splits: &'a BTreeMap<String, usize>,
     pub(super) root_shape: Shape,
     pub(super) root_index: Index,
@@ -109,7 +107,6 @@ impl<'a> Group<'a> {
             kernel: Kernel { name: name.to_owned(), ..Kernel::default() },
             extents: Vec::new(),
             scalars: Vec::new(),
-            sequence: None,
             producers: BTreeMap::new(),
             inputs: BTreeMap::new(),
             uses: BTreeMap::new(),
@@ -120,43 +117,27 @@ impl<'a> Group<'a> {
             summed: BTreeMap::new(),
             repeated: BTreeMap::new(),
         };
-        group.know(block);
-        group
-    }
-
-    /// Notes what makes the values of a block, and how often each is used.
-    fn know(&mut self, block: &Block) {
         for &id in &block.nodes {
-            let node = &self.function.nodes[id];
-            self.producers.extend(node.results.iter().map(|&result| (result, id)));
+            let node = &function.nodes[id];
+            group.producers.extend(node.results.iter().map(|&result| (result, id)));
             for &operand in &node.operands {
-                *self.uses.entry(operand).or_default() += 1;
+                *group.uses.entry(operand).or_default() += 1;
             }
         }
         for &result in &block.results {
-            *self.uses.entry(result).or_default() += 1;
+            *group.uses.entry(result).or_default() += 1;
         }
-    }
-
-    /// Goes on inside of a loop.
-    pub(super) fn enter(&mut self, node: &Node) {
-        self.producers.clear();
-        self.uses.clear();
-        self.know(&node.blocks[0]);
+        group
     }
 
     /// Fills the kernel; gives the parameters that it reads, in the order of its operands.
     fn lower(&mut self, block: &Block) -> Result<Vec<ValueId>> {
-        if let [only] = block.nodes[..]
-            && let Op::For(op) = &self.function.nodes[only].op
-        {
-            return self.sequence(block, &self.function.nodes[only], op.count);
-        }
         let mut loaded = Vec::new();
         let elements = read_elements(self.function, block);
         for (position, &param) in block.params.iter().enumerate() {
             if elements.contains(&param) {
-                self.read_operand(param, position);
+                let operand = self.declare(param, &format!("x{position}"), Role::Input);
+                self.inputs.insert(param, operand);
                 loaded.push(param);
             }
         }
@@ -180,13 +161,7 @@ impl<'a> Group<'a> {
         Ok(loaded)
     }
 
-    /// Declares a parameter of the block whose elements are read.
-    pub(super) fn read_operand(&mut self, param: ValueId, position: usize) {
-        let operand = self.declare(param, &format!("x{position}"), Role::Input);
-        self.inputs.insert(param, operand);
-    }
-
-    pub(super) fn declare(&mut self, value: ValueId, name: &str, role: Role) -> OperandId {
+    fn declare(&mut self, value: ValueId, name: &str, role: Role) -> OperandId {
         let ty = self.function.ty(value).clone();
         let dims: Vec<(Axis, usize)> = ty
             .shape
@@ -212,7 +187,7 @@ impl<'a> Group<'a> {
     }
 
     /// Axes for a shape, one a dimension, as an index that reads the whole of it.
-    pub(super) fn axes_of(&mut self, shape: &[usize]) -> Index {
+    fn axes_of(&mut self, shape: &[usize]) -> Index {
         const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
         shape.iter().enumerate().map(|(dim, &size)| self.fresh(NAMES[dim.min(7)], size)).collect()
     }
@@ -258,10 +233,7 @@ impl<'a> Group<'a> {
             Term::Axis(axis) => (0, self.extent(axis) as i64 - 1),
             Term::Var(var) => match self.kernel.vars[var].kind {
                 VarKind::Scalar(first, last) => (first, last),
-                VarKind::Loop => {
-                    let count = self.sequence.as_ref().map_or(1, |sequence| sequence.count);
-                    (0, count as i64 - 1)
-                }
+                VarKind::Loop => (0, 0),
             },
         })
     }
@@ -318,27 +290,26 @@ impl<'a> Group<'a> {
 
     /// An index at which the value is already computed as a whole.
     fn whole_index(&self, value: ValueId) -> Option<Index> {
+        let shape = self.shape(value);
+        let is_whole = |index: &Index| {
+            let mut seen: SmallVec<[Axis; 6]> = SmallVec::new();
+            index.iter().zip(shape).all(|(at, &size)| match at.terms() {
+                [] => at.constant == 0 && size == 1,
+                [(Term::Axis(axis), 1)]
+                    if at.constant == 0 && self.extent(*axis) == size && !seen.contains(axis) =>
+                {
+                    seen.push(*axis);
+                    true
+                }
+                _ => false,
+            })
+        };
         self.tiles
-            .range((value, Index::new())..)
-            .take_while(|((other, _), _)| *other == value)
-            .map(|((_, index), _)| index)
-            .find(|index| self.is_whole(value, index))
+            .keys()
+            .filter(|(other, _)| *other == value)
+            .map(|(_, index)| index)
+            .find(|index| is_whole(index))
             .cloned()
-    }
-
-    /// Whether an index reads each element of a value once, along an axis for each dimension.
-    pub(super) fn is_whole(&self, value: ValueId, index: &[Affine]) -> bool {
-        let mut seen: SmallVec<[Axis; 6]> = SmallVec::new();
-        index.iter().zip(self.shape(value)).all(|(at, &size)| match at.terms() {
-            [] => at.constant == 0 && size == 1,
-            [(Term::Axis(axis), 1)]
-                if at.constant == 0 && self.extent(*axis) == size && !seen.contains(axis) =>
-            {
-                seen.push(*axis);
-                true
-            }
-            _ => false,
-        })
     }
 
     pub(super) fn store(&mut self, operand: OperandId, at: Index, tile: TileId) {
@@ -349,7 +320,7 @@ impl<'a> Group<'a> {
     }
 
     /// A view of the tile with more axes, along which it repeats.
-    pub(super) fn spread(&mut self, tile: TileId, axes: &[Axis]) -> TileId {
+    fn spread(&mut self, tile: TileId, axes: &[Axis]) -> TileId {
         let at = self.kernel.tiles[tile].dims.iter().map(|&(axis, _)| Affine::axis(axis)).collect();
         let mut all: Vec<Axis> =
             self.kernel.tiles[tile].dims.iter().map(|&(axis, _)| axis).collect();
@@ -360,18 +331,14 @@ impl<'a> Group<'a> {
 
     /// A tile over those axes, in the kernel's order of axes.
     pub(super) fn define(&mut self, op: TileOp, dtype: DType, axes: &[Axis]) -> TileId {
-        let result = self.new_tile(dtype, axes);
-        self.kernel.body.push(Stmt::Define { results: smallvec![result], op });
-        result
-    }
-
-    pub(super) fn new_tile(&mut self, dtype: DType, axes: &[Axis]) -> TileId {
         let mut axes = axes.to_vec();
         axes.sort_unstable();
         axes.dedup();
         let dims: Vec<(Axis, usize)> = axes.iter().map(|&axis| (axis, self.extent(axis))).collect();
         let name = format!("t{}", self.kernel.tiles.len());
-        self.kernel.tile(&name, dtype, &dims)
+        let result = self.kernel.tile(&name, dtype, &dims);
+        self.kernel.body.push(Stmt::Define { results: smallvec![result], op });
+        result
     }
 
     pub(super) fn tile_axes(&self, tile: TileId) -> Vec<Axis> {
@@ -401,19 +368,6 @@ impl<'a> Group<'a> {
         if let Some(operand) = self.is_input(value) {
             return self.load(operand, index, None);
         }
-        if let Some((tile, whole)) = self.state_of(value) {
-            return Ok(self.seen(tile, &whole, index));
-        }
-        if let Some(at) = self.counter(value) {
-            let mut expr = Expr::new();
-            expr.root = position_of(&mut expr, &at);
-            return Ok(self.map(Vec::new(), expr));
-        }
-        let is_loop = self.sequence.is_some();
-        if is_loop && let Some(whole) = self.whole_index(value) {
-            let tile = self.tile(value, &whole)?;
-            return Ok(self.seen(tile, &whole, index));
-        }
         let node = self.node_of(value).expect("a group's values are parameters or made in it");
         if let Some((operand, at)) = self.through_view(node, index)? {
             return self.tile(operand, &at);
@@ -425,10 +379,7 @@ impl<'a> Group<'a> {
             expr.root = root;
             return Ok(self.map(operands, expr));
         }
-        match is_loop {
-            true => self.once(node, value, index),
-            false => self.operation(node, value, index),
-        }
+        self.operation(node, value, index)
     }
 
     /// A map over the union of its operands' axes and those that the expression reads.
@@ -509,12 +460,12 @@ impl<'a> Group<'a> {
                 super::reshape::operand_index(self, shape, &to, index)?
             }
             Op::DynamicSlice(op) => {
-                let mut at = Index::new();
-                for (dim, position) in index.iter().enumerate() {
-                    let start = self.start(node.operands[dim + 1], shape[dim] - op.sizes[dim])?;
-                    at.push(position.plus(&start, 1));
-                }
-                at
+                let vars: Vec<VarId> = node.operands[1..]
+                    .iter()
+                    .enumerate()
+                    .map(|(dim, &start)| self.scalar(start, shape[dim] - op.sizes[dim]))
+                    .collect();
+                index.iter().zip(vars).map(|(at, var)| at.plus(&Affine::var(var), 1)).collect()
             }
             _ => return Ok(None),
         };
@@ -523,15 +474,15 @@ impl<'a> Group<'a> {
 
     /// A scalar parameter from 0 to `last` that an integer value gives.
     pub(super) fn scalar(&mut self, value: ValueId, last: usize) -> VarId {
-        let mut known = self.scalars.iter().zip(self.kernel.scalars());
-        let same = |&(&other, (_, low, high)): &(&ValueId, (VarId, i64, i64))| {
-            other == value && (low, high) == (0, last as i64)
-        };
-        if let Some((_, (var, ..))) = known.find(same) {
-            return var;
+        let position = self.scalars.iter().position(|&other| other == value);
+        let vars: Vec<VarId> = self.kernel.vars.ids().collect();
+        if let Some(position) = position
+            && self.kernel.vars[vars[position]].kind == VarKind::Scalar(0, last as i64)
+        {
+            return vars[position];
         }
         self.scalars.push(value);
-        let name = format!("s{}", self.kernel.vars.len());
+        let name = format!("s{}", vars.len());
         self.kernel.vars.push(Var { name, kind: VarKind::Scalar(0, last as i64) })
     }
 
@@ -577,11 +528,8 @@ impl<'a> Group<'a> {
         operands: &mut Vec<TileId>,
         shared: bool,
     ) -> Result<ExprId> {
-        if let Some(at) = self.counter(value) {
-            return Ok(position_of(expr, &at));
-        }
         let shared = shared || self.uses.get(&value).is_some_and(|&uses| uses > 1);
-        if self.is_input(value).is_none() && self.state_of(value).is_none() {
+        if self.is_input(value).is_none() {
             let node = self.node_of(value).expect("a group's values are parameters or made in it");
             let free = matches!(node.op, Op::Constant(_) | Op::Iota(_));
             if is_elementwise(&node.op) && (free || !shared) && expr.nodes.len() < 200 {
@@ -654,7 +602,7 @@ impl<'a> Group<'a> {
 }
 
 /// The values of which elements are read: all that are used, but for those that only say where a dynamic slice starts.
-pub(super) fn read_elements(function: &Function, block: &Block) -> BTreeSet<ValueId> {
+fn read_elements(function: &Function, block: &Block) -> BTreeSet<ValueId> {
     let mut read: BTreeSet<ValueId> = block.results.iter().copied().collect();
     for &id in &block.nodes {
         let node = &function.nodes[id];

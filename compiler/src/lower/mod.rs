@@ -4,7 +4,6 @@
 mod group;
 mod operation;
 mod reshape;
-mod sequence;
 
 pub use group::{Lowered, lower_group};
 

@@ -466,8 +466,8 @@ impl<'a> Group<'a> {
                 let tile = self.tile(update, &index)?;
                 let mut at = Index::new();
                 for (dim, position) in index.iter().enumerate() {
-                    let start = self.start(node.operands[dim + 2], whole[dim] - shape[dim])?;
-                    at.push(position.plus(&start, 1));
+                    let var = self.scalar(node.operands[dim + 2], whole[dim] - shape[dim]);
+                    at.push(position.plus(&Affine::var(var), 1));
                 }
                 self.store(output, at, tile);
                 Ok(true)

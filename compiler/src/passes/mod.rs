@@ -4,7 +4,6 @@ pub mod drop_dead;
 pub mod expand;
 pub mod fold_constants;
 pub mod fuse;
-pub mod fuse_loops;
 pub mod gather_first;
 pub mod gradient;
 pub mod inline_calls;
@@ -34,7 +33,6 @@ pub const GRAPH_PASSES: &[Pass<Graph>] = &[
     fold_constants::PASS,
     merge_duplicates::PASS,
     drop_dead::PASS,
-    fuse_loops::PASS,
     fuse::PASS,
 ];
 
