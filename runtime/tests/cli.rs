@@ -329,7 +329,7 @@ fn mistakes_are_explained() {
     insta::assert_snapshot!(refused(&["opt", "exp.tir", "--passes", "simplify,fuze"]), @r"
     exit 2
     error[usage]: no pass over this level is called `fuze`
-      help: the passes are inline-calls, simplify, expand, shard, gather-first, narrow-weights, fold-constants, merge-duplicates, drop-dead, fuse-loops, fuse
+      help: the passes are inline-calls, simplify, expand, shard, gather-first, narrow-weights, fold-constants, merge-duplicates, drop-dead, fuse
     ");
     insta::assert_snapshot!(refused(&["explain", "E0001"]), @r"
     exit 2

@@ -207,7 +207,7 @@ def mutate(kind, data, others, rng):
 
 SOME_INPUTS = ["--input", "*=random:0"]
 LEVELS = ["graph", "kernels", "module", "asm", "clif"]
-GRAPH_PASSES = ["inline-calls", "simplify", "expand", "fold-constants", "merge-duplicates", "drop-dead", "fuse-loops", "fuse", "shard"]
+GRAPH_PASSES = ["inline-calls", "simplify", "expand", "fold-constants", "merge-duplicates", "drop-dead", "fuse", "shard"]
 SYSTEMS = ["dgx-h100", "trn2-ultra64", "trn3-gen2-144", "gb200-nvl72*4", "tpu-v5e"]
 
 
